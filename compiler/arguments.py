@@ -1,0 +1,192 @@
+"""What the arguments of a call mean: inputs in order, then parameters; optional inputs by name (LANGUAGE 5)."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+from graphspec.compiler.arithmetic import describe, is_number
+from graphspec.declare import Declaration, Parameter
+from graphspec.diagnostic import did_you_mean, fail
+from graphspec.dims import Dim
+from graphspec.expression import Argument, Call, Comprehension, Expr, Name, Pipe
+from graphspec.graph import Site, Value
+from graphspec.span import Span
+
+if TYPE_CHECKING:
+    from graphspec.compiler.elaborate import Elaborator, Scope
+    from graphspec.compiler.resolve import Block
+
+Arguments = Sequence[Argument | Comprehension]
+
+
+def bind(
+    elaborator: Elaborator, op: Declaration, arguments: Arguments, scope: Scope, *, piped: bool, span: Span
+) -> tuple[dict[str, Any], dict[str, Any], dict[str, Site]]:
+    """(inputs, parameters, where the inputs stand) of an op call; in stage position the first input is missing."""
+    declared = op.parsed.operands
+    open_inputs = [d for d in declared if not d.optional][1 if piped else 0 :]
+    inputs: dict[str, Any] = {}
+    sites: dict[str, Site] = {}
+    params: dict[str, Any] = {}
+    open_params = list(op.parameters)
+
+    def give(name: str, expr: Expr) -> None:
+        inputs[name] = elaborator._operand(elaborator.value(expr, scope), expr.span)
+        sites[name] = Site(expr.span, isinstance(expr, Pipe) and not expr.grouped)
+
+    for a in arguments:
+        if isinstance(a, Comprehension):
+            if not (open_inputs and open_inputs[0].variadic):
+                fail("GS0203", f"{op.name} takes no list here", a.span)
+            items = elaborator.unrolled(a, scope, elaborator.value)
+            name = open_inputs[0].name
+            inputs[name] = (*inputs.get(name, ()), *(elaborator._operand(v, a.span) for v in items))
+            sites[name] = Site(a.span, False)
+        elif a.name is None and open_inputs:
+            first = open_inputs[0]
+            if first.variadic:
+                value = elaborator.value(a.value, scope)
+                each = value if isinstance(value, tuple) else (value,)
+                inputs[first.name] = (*inputs.get(first.name, ()), *(elaborator._operand(v, a.span) for v in each))
+                sites[first.name] = Site(a.span, False)
+            else:
+                give(open_inputs.pop(0).name, a.value)
+        elif a.name is None:
+            if not open_params:
+                fail("GS0203", f"{op.name} takes no more arguments; it is {op}", a.span)
+            p = open_params.pop(0)
+            params[p.name] = parameter(elaborator, op.name, p, a.value, scope)
+        else:
+            found = op.parameter(a.name)
+            if found is not None:
+                if a.name in params:
+                    fail("GS0203", f"parameter '{a.name}' of {op.name} is given twice", a.span)
+                open_params = [p for p in open_params if p.name != a.name]
+                params[a.name] = parameter(elaborator, op.name, found, a.value, scope)
+            elif any(d.name == a.name for d in declared):
+                if a.name in inputs:
+                    fail("GS0203", f"input '{a.name}' of {op.name} is given twice", a.span)
+                if elaborator.value(a.value, scope) is None:
+                    continue  # `none` may be given to an optional input
+                open_inputs = [d for d in open_inputs if d.name != a.name]
+                give(a.name, a.value)
+            elif op.parts:
+                params[a.name] = parameter(elaborator, op.name, Parameter(a.name, op.parts), a.value, scope)
+            else:
+                known = [p.name for p in op.parameters] + [d.name for d in declared]
+                fail(
+                    "GS0203",
+                    f"{op.name} has no parameter '{a.name}'{did_you_mean(a.name, known)}",
+                    a.span,
+                    notes=[f"it is {op}"],
+                )
+    missing = [d.name for d in open_inputs if not (d.variadic and (piped or d.name in inputs))]
+    if missing:
+        fail("GS0203", f"{op.name} needs its input '{missing[0]}'", span, notes=[f"its inputs: {op.signature}"])
+    for p in op.parameters:
+        if p.name not in params:
+            if p.required:
+                fail("GS0203", f"{op.name} needs '{p.name}'", span, notes=[f"it is {op}"])
+            params[p.name] = p.default
+    return inputs, params, sites
+
+
+def parameter(elaborator: Elaborator, who: str, p: Parameter, expr: Expr, scope: Scope) -> Any:
+    """One compile-time argument, checked against its declared kind."""
+    if p.kind == "enum":
+        if isinstance(expr, Name) and expr.name in p.choices:
+            if expr.name in scope.names or expr.name in scope.home.params:
+                fail("GS0221", f"'{expr.name}' is a choice of {who} and also a name here; rename one", expr.span)
+            return expr.name
+        if isinstance(expr, Name) and expr.name not in scope.names and expr.name not in scope.home.params:
+            fail(
+                "GS0222",
+                f"{who}: {p.name} is one of {', '.join(p.choices)}, not '{expr.name}'{did_you_mean(expr.name, p.choices)}",
+                expr.span,
+            )
+    return fitting(who, p, elaborator.value(expr, scope), expr.span)
+
+
+def fitting(who: str, p: Parameter, value: Any, span: Span) -> Any:
+    """The value, if it is of the parameter's kind."""
+    if value is None and p.optional:
+        return None
+    if p.kind == "enum":
+        if value not in p.choices:
+            fail("GS0222", f"{who}: {p.name} is one of {', '.join(p.choices)}, not {describe(value)}", span)
+        return value
+    whole = isinstance(value, int) and not isinstance(value, bool)
+    fits = {
+        "int": whole,
+        "float": is_number(value),
+        "bool": isinstance(value, bool),
+        "text": isinstance(value, str),
+        "list": isinstance(value, (tuple, list)),
+        "any": True,
+    }[p.kind]
+    if isinstance(value, float) and p.kind == "int" and value.is_integer():
+        fail("GS0223", f"{who}: {p.name} must be an integer, found {value}", span, notes=[f"write {int(value)}"])
+    if not fits:
+        kinds = {"int": "an integer", "float": "a number", "bool": "true or false", "text": "text", "list": "a list"}
+        found = "a run-time value" if isinstance(value, Value) else describe(value)
+        if isinstance(value, Dim):
+            found = f"the size {value}, which is not known at compile time"
+        fail("GS0223", f"{who}: {p.name} must be {kinds[p.kind]}, found {found}", span)
+    return list(value) if p.kind == "list" else float(value) if p.kind == "float" else value
+
+
+def bind_block(
+    elaborator: Elaborator, block: Block, call: Call, scope: Scope, *, piped: bool
+) -> tuple[dict[str, Any], dict[str, Any]]:
+    """(inputs, params) of a block call."""
+    open_inputs = [i for i in block.inputs if not i.optional][1 if piped else 0 :]
+    inputs: dict[str, Any] = {}
+    params: dict[str, Any] = {}
+    by_name = {p.name: p for p in block.params}
+    open_params = [p.name for p in block.params]
+    for a in call.arguments:
+        if isinstance(a, Comprehension):
+            fail("GS0203", f"block '{block.name}' takes no list here", a.span)
+        if a.name is None and open_inputs:
+            inputs[open_inputs.pop(0).name] = elaborator.value(a.value, scope)
+            continue
+        name = a.name
+        if name is None:
+            if not open_params:
+                fail("GS0203", f"block '{block.name}' takes no more arguments", a.span)
+            name = open_params[0]
+        if name in by_name:
+            if name in params:
+                fail("GS0203", f"'{name}' of '{block.name}' is given twice", a.span)
+            open_params.remove(name)
+            params[name] = _block_param(elaborator, block, name, a.value, scope)
+        elif any(i.name == name for i in block.inputs):
+            open_inputs = [i for i in open_inputs if i.name != name]
+            inputs[name] = elaborator.value(a.value, scope)
+        else:
+            known = [*by_name, *(i.name for i in block.inputs)]
+            fail("GS0203", f"block '{block.name}' has no '{name}'{did_you_mean(name, known)}", a.span)
+    if not piped and open_inputs:
+        fail("GS0203", f"block '{block.name}' needs its input '{open_inputs[0].name}'", call.span)
+    for p in block.params:
+        if p.name not in params:
+            if p.default is None:
+                fail("GS0203", f"block '{block.name}' needs '{p.name}' ({p.kind})", call.span)
+            inner = type(scope)(block.home, dict(params))
+            params[p.name] = elaborator.value(p.default, inner)
+    return inputs, params
+
+
+def _block_param(elaborator: Elaborator, block: Block, name: str, expr: Expr, scope: Scope) -> Any:
+    p = next(p for p in block.params if p.name == name)
+    if p.kind == "stage":
+        return elaborator.stage(expr, scope)
+    value = elaborator.value(expr, scope)
+    kind = p.kind
+    if kind is None:
+        assert p.default is not None
+        default = elaborator.value(p.default, type(scope)(block.home, {}))  # a default tells the kind
+        kind = {bool: "bool", int: "int", float: "float", str: "text", tuple: "list"}.get(type(default), "any")
+    return fitting(f"block '{block.name}'", Parameter(name, kind), value, expr.span)
+

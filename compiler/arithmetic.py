@@ -1,0 +1,338 @@
+"""Compile-time arithmetic: numbers, texts, lists and symbolic sizes. Bounded, and never Python's eval."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from graphspec.diagnostic import Fix, did_you_mean, fail
+from graphspec.dims import Dim, DimError, Facts
+from graphspec.expression import (
+    Argument,
+    Attribute,
+    Binary,
+    Call,
+    Comprehension,
+    Expr,
+    IfElse,
+    Index,
+    ListOf,
+    Logic,
+    Name,
+    Nothing,
+    Number,
+    Text,
+    Truth,
+    Unary,
+)
+from graphspec.span import Span
+
+MAX_NUMBER = 2**53
+MAX_LIST = 20_000
+
+NO_FACTS = Facts()
+
+
+def is_number(value: Any) -> bool:
+    return isinstance(value, (int, float)) and not isinstance(value, bool)
+
+
+def is_compile_time(value: Any) -> bool:
+    return value is None or isinstance(value, (int, float, bool, str, Dim, tuple))
+
+
+def evaluate(expr: Expr, params: Mapping[str, Any]) -> Any:
+    """A compile-time expression of params: all that params, settings and signatures need."""
+    if isinstance(expr, (Number, Text, Truth)):
+        return expr.value
+    if isinstance(expr, Nothing):
+        return None
+    if isinstance(expr, Name):
+        if expr.name not in params:
+            quoting = [Fix(f'write "{expr.name}" if text is meant')]
+            fail("GS0201", f"'{expr.name}' is not a param{did_you_mean(expr.name, params)}", expr.span, fixes=quoting)
+        return params[expr.name]
+    if isinstance(expr, Unary):
+        return unary(expr.operator, evaluate(expr.operand, params), expr.span)
+    if isinstance(expr, Binary):
+        return binary(expr.operator, evaluate(expr.left, params), evaluate(expr.right, params), expr.span)
+    if isinstance(expr, Logic):
+        left = evaluate(expr.left, params)
+        return logic(expr.operator, left, lambda: evaluate(expr.right, params), expr.span)
+    if isinstance(expr, IfElse):
+        return evaluate(expr.then if truth(evaluate(expr.condition, params), expr.condition.span) else expr.otherwise, params)
+    if isinstance(expr, ListOf):
+        return tuple(evaluate(i, params) for i in expr.items)
+    if isinstance(expr, Index):
+        return index(evaluate(expr.of, params), evaluate(expr.at, params), expr.span)
+    if isinstance(expr, Call) and isinstance(expr.function, Name):
+        name = expr.function.name
+        if name not in FUNCTIONS:
+            fail(
+                "GS0202",
+                f"'{name}' is not a compile-time function{did_you_mean(name, FUNCTIONS)}",
+                expr.function.span,
+                notes=[f"there are: {', '.join(sorted(FUNCTIONS))}"],
+            )
+        given, named = [], {}
+        for a in expr.arguments:
+            if isinstance(a, Comprehension):
+                given.append(tuple(evaluate(a.value, {**params, **bound}) for bound in bindings(a, evaluate(a.over, params))))
+            elif isinstance(a, Argument) and a.name:
+                named[a.name] = evaluate(a.value, params)
+            else:
+                given.append(evaluate(a.value, params))
+        return call(name, given, named, expr.span)
+    what = "an attribute" if isinstance(expr, Attribute) else "this"
+    fail("GS0204", f"{what} cannot stand in a compile-time expression: '{expr.span.text[:60]}'", expr.span)
+
+
+def bindings(loop: Comprehension, over: Any) -> list[dict[str, Any]]:
+    """What the targets of a `for` stand for, one dict an element."""
+    if not isinstance(over, (tuple, list)):
+        fail("GS0206", f"'for' runs over a list, not {describe(over)}", loop.over.span)
+    out = []
+    for item in over:
+        bound: dict[str, Any] = {}
+        if len(loop.targets) == 1 and isinstance(loop.targets[0], str):
+            bound[loop.targets[0]] = item
+        else:
+            _unpack(loop.targets, item, bound, loop.span)
+        out.append(bound)
+    return out
+
+
+def _unpack(targets: tuple[str | tuple[str, ...], ...], item: Any, bound: dict[str, Any], span: Span) -> None:
+    if not isinstance(item, (tuple, list)) or len(item) != len(targets):
+        size = len(item) if isinstance(item, (tuple, list)) else 1
+        fail("GS0206", f"{len(targets)} names after 'for', but an element has {size} parts", span)
+    for target, part in zip(targets, item, strict=True):
+        if isinstance(target, str):
+            bound[target] = part
+        else:
+            _unpack(target, part, bound, span)
+
+
+def describe(value: Any) -> str:
+    """`a number`, `a list`, ... for messages."""
+    if value is None:
+        return "none"
+    if isinstance(value, bool):
+        return "a truth value"
+    if is_number(value):
+        return f"the number {value}"
+    if isinstance(value, Dim):
+        return f"the size {value}"
+    if isinstance(value, str):
+        return f"the text '{value[:30]}'"
+    if isinstance(value, (tuple, list)):
+        return "a list"
+    if isinstance(value, dict):
+        return f"a record of {', '.join(value)}"
+    return "a value" if not callable(value) else "a stage"
+
+
+def bounded(value: Any, span: Span) -> Any:
+    if isinstance(value, int) and abs(value) > MAX_NUMBER:
+        fail("GS0801", "the number is over 2**53", span)
+    if isinstance(value, float) and not math.isfinite(value):
+        fail("GS0801", "the number is too large, or not a number", span)
+    if isinstance(value, Dim):
+        whole = value.as_int()
+        return value if whole is None else whole
+    return value
+
+
+def unary(operator: str, value: Any, span: Span) -> Any:
+    if operator == "not":
+        return not truth(value, span)
+    if not (is_number(value) or isinstance(value, Dim)):
+        fail("GS0204", f"'-' takes a number, not {describe(value)}", span)
+    return bounded(value * -1, span)
+
+
+def truth(value: Any, span: Span) -> bool:
+    if not isinstance(value, bool):
+        run_time = not is_compile_time(value)
+        fixes = [Fix("choose at run time with where(mask, a, b)")] if run_time else []
+        fail("GS0205", f"a condition is true or false at compile time, not {describe(value)}", span, fixes=fixes)
+    return value
+
+
+def logic(operator: str, left: Any, right: Callable[[], Any], span: Span) -> bool:
+    first = truth(left, span)
+    if operator == "and":
+        return first and truth(right(), span)
+    return first or truth(right(), span)
+
+
+def binary(operator: str, a: Any, b: Any, span: Span, facts: Facts = NO_FACTS) -> Any:
+    """One operation on compile-time operands. `//` on sizes must be exact by the facts."""
+    if operator in ("==", "!="):
+        same = a == b
+        return same if operator == "==" else not same
+    if isinstance(a, tuple) or isinstance(b, tuple):
+        if operator == "+" and isinstance(a, tuple) and isinstance(b, tuple):
+            return _list(a + b, span)
+        if operator == "*" and isinstance(a, tuple) and isinstance(b, int):
+            if len(a) * b > MAX_LIST:
+                fail("GS0803", f"the list would have {len(a) * b} elements; the limit is {MAX_LIST}", span)
+            return a * b
+        fail("GS0204", f"'{operator}' does not work on {describe(a)} and {describe(b)}", span)
+    for side in (a, b):
+        if not (is_number(side) or isinstance(side, Dim)):
+            fail("GS0204", f"'{operator}' takes numbers, not {describe(side)}", span)
+    if operator in ("<", "<=", ">", ">="):
+        if isinstance(a, Dim) or isinstance(b, Dim):
+            fail("GS0204", f"sizes that are not known yet cannot be compared: '{span.text[:60]}'", span)
+        return {"<": a < b, "<=": a <= b, ">": a > b, ">=": a >= b}[operator]
+    if operator in ("/", "//", "%") and b == 0:
+        fail("GS0208", f"division by zero in '{span.text[:60]}'", span)
+    if isinstance(a, Dim) or isinstance(b, Dim):
+        try:
+            return bounded(_sizes(operator, a, b, span, facts), span)
+        except DimError as error:
+            fail("GS0204", str(error), span)
+    if operator == "**":
+        return _power(a, b, span)
+    if operator == "/":
+        whole = isinstance(a, int) and isinstance(b, int) and a % b == 0
+        return a // b if whole else bounded(a / b, span)
+    results: dict[str, Callable[[Any, Any], Any]] = {
+        "+": lambda x, y: x + y,
+        "-": lambda x, y: x - y,
+        "*": lambda x, y: x * y,
+        "//": lambda x, y: x // y,
+        "%": lambda x, y: x % y,
+    }
+    return bounded(results[operator](a, b), span)
+
+
+def _sizes(operator: str, a: Any, b: Any, span: Span, facts: Facts) -> Any:
+    if operator in "+-*":
+        x, y = (v if isinstance(v, Dim) else _whole_dim(v, span) for v in (a, b))
+        return x + y if operator == "+" else x - y if operator == "-" else x * y
+    if operator == "**" and isinstance(b, int):
+        return a**b
+    if operator in ("/", "//"):
+        quotient = (a if isinstance(a, Dim) else _whole_dim(a, span)) / b
+        if operator == "//" and not facts.exact(quotient):
+            needed = facts.needed(quotient)
+            fixes = [Fix(f"require: {needed}")] if needed else []
+            fail("GS0310", f"'{span.text[:60]}' is not known to be a whole number", span, fixes=fixes)
+        return quotient
+    fail("GS0204", f"'{operator}' on sizes stands only in require, as 'T % 16 == 0'", span)
+
+
+def _whole_dim(value: Any, span: Span) -> Dim:
+    if not isinstance(value, int):
+        fail("GS0204", f"a size is a whole number, not {value}", span)
+    return Dim.of(value)
+
+
+def _power(a: Any, b: Any, span: Span) -> Any:
+    if isinstance(b, int) and abs(b) > 64:
+        fail("GS0801", f"the exponent {b} is over 64", span)
+    if a == 0 and b < 0:
+        fail("GS0208", "division by zero: 0 to a negative power", span)
+    if isinstance(a, int) and isinstance(b, int) and b > 0 and a.bit_length() * b > 64:
+        fail("GS0801", "the number is over 2**53", span)
+    try:
+        value = a**b
+    except OverflowError:
+        fail("GS0801", "the number is too large", span)
+    if isinstance(value, complex):
+        fail("GS0204", "a negative number to a broken power is not real", span)
+    return bounded(value, span)
+
+
+def index(of: Any, at: Any, span: Span) -> Any:
+    if not isinstance(of, (tuple, list)):
+        fail("GS0206", f"{describe(of)} is not a list; history is written x[t-k]", span)
+    if not isinstance(at, int) or isinstance(at, bool):
+        fail("GS0206", "a list is indexed by a whole number", span)
+    if not -len(of) <= at < len(of):
+        fail("GS0206", f"the list has {len(of)} elements; there is no element {at}", span)
+    return of[at]
+
+
+def _list(items: tuple[Any, ...], span: Span) -> tuple[Any, ...]:
+    if len(items) > MAX_LIST:
+        fail("GS0803", f"the list has {len(items)} elements; the limit is {MAX_LIST}", span)
+    return items
+
+
+def _range(*bounds: int) -> tuple[int, ...]:
+    steps = range(*bounds)
+    if len(steps) > MAX_LIST:
+        raise ValueError(f"it has {len(steps)} elements; the limit is {MAX_LIST}")
+    return tuple(steps)
+
+
+def _zip(*lists: tuple[Any, ...]) -> tuple[Any, ...]:
+    if len({len(x) for x in lists}) > 1:
+        raise ValueError(f"the lists have {', '.join(str(len(x)) for x in lists)} elements")
+    return tuple(zip(*lists, strict=True))
+
+
+def _cosine(step: float, start: float, end: float, *, over: float) -> float:
+    """From start to end along half a cosine in `over` updates."""
+    done = min(max(step / over, 0.0), 1.0)
+    return end + (start - end) * 0.5 * (1 + math.cos(math.pi * done))
+
+
+def _linear(step: float, start: float, end: float, *, over: float) -> float:
+    return start + (end - start) * min(max(step / over, 0.0), 1.0)
+
+
+def _warmup_cosine(step: float, peak: float, *, warmup: float, over: float, floor: float = 0.0) -> float:
+    """Linear from 0 to peak in `warmup` updates, then half a cosine down to `floor` at `over`."""
+    if step < warmup:
+        return peak * (step + 1) / warmup
+    return _cosine(step - warmup, peak, floor, over=max(over - warmup, 1))
+
+
+def _exponential(step: float, start: float, *, rate: float, over: float) -> float:
+    """start * rate ** (step / over)."""
+    return float(start * rate ** (step / over))
+
+
+def _extreme(pick: Callable[..., Any]) -> Callable[..., Any]:
+    return lambda *values: pick(*values) if len(values) > 1 else pick(values[0])
+
+
+FUNCTIONS: dict[str, Callable[..., Any]] = {
+    "range": _range,
+    "len": len,
+    "zip": _zip,
+    "enumerate": lambda xs: tuple(enumerate(xs)),
+    "reverse": lambda xs: tuple(reversed(xs)),
+    "product": lambda xs: math.prod(xs),
+    "sum": lambda xs: sum(xs),
+    "mean": lambda xs: sum(xs) / len(xs),
+    "min": _extreme(min),
+    "max": _extreme(max),
+    "list": lambda *xs: tuple(xs[0]) if len(xs) == 1 and isinstance(xs[0], tuple) else tuple(xs),
+    "log": math.log,
+    "log2": math.log2,
+    "exp": math.exp,
+    "sqrt": math.sqrt,
+    "abs": abs,
+    "floor": math.floor,
+    "ceil": math.ceil,
+    "round": round,
+    "cosine": _cosine,
+    "ramp": _linear,
+    "warmup_cosine": _warmup_cosine,
+    "exponential": _exponential,
+}
+
+
+def call(name: str, given: list[Any], named: dict[str, Any], span: Span) -> Any:
+    """A compile-time function. What goes wrong inside is told at the call."""
+    try:
+        return bounded(FUNCTIONS[name](*given, **named), span)
+    except (ValueError, TypeError, OverflowError, ZeroDivisionError) as error:
+        reason = str(error).replace("<lambda>()", name)
+        fail("GS0209", f"{name} does not work on {', '.join(describe(g) for g in given) or 'nothing'}: {reason}", span)

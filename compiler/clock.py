@@ -1,0 +1,202 @@
+"""Pass 3, time: what each value reads of each source, phase-exact; the proof of `causal:`, its witness and its fix."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from fractions import Fraction
+from math import ceil, inf
+
+from graphspec.diagnostic import Diagnostic, Edit, Findings, Fix, Related
+from graphspec.graph import Assertion, Constant, Feed, Graph, Site, Value
+from graphspec.time import Reach, delay, excess, join_all, receptive_field, worst_phase
+
+Table = Mapping[Value, Reach | None]
+
+
+@dataclass(frozen=True)
+class Hop:
+    """One step of a witness path: `value` reads `operand` (number `index`), and element k of it so many ticks ahead."""
+
+    value: Value
+    index: int
+    element: int
+    added: int | float  # source ticks that this hop adds to the look-ahead
+
+
+def reaches(values: Iterable[Value], source: Value, delays: Mapping[Site, int] | None = None) -> dict[Value, Reach | None]:
+    """For each value what it reads of `source`. `delays` tries out extra delays on operands written at these sites."""
+    table: dict[Value, Reach | None] = {}
+    rate = source.type.rate
+    assert rate is not None
+    for v in values:
+        if v is source:
+            table[v] = Reach.source()
+            continue
+        parts: list[Reach] = []
+        for i, operand in enumerate(v.operands):
+            reach = None if isinstance(operand, Constant) else table.get(operand)
+            if reach is None:
+                continue
+            assert isinstance(operand, Value)
+            if not v.type.timed:
+                parts.append(Reach.unbounded(Fraction(1)))
+            elif not operand.type.timed:
+                assert v.type.rate is not None
+                parts.append(Reach.unbounded(rate / v.type.rate))
+            else:
+                if delays and v.sites[i] in delays:
+                    reach = reach.through(delay(delays[v.sites[i]]))
+                parts.append(reach.through(v.windows[i]))
+        table[v] = join_all(parts)
+    return table
+
+
+@dataclass(frozen=True)
+class TimeTable:
+    """The reach of every value into every timed input."""
+
+    of: Mapping[str, Table]
+
+    def receptive_field(self, value: Value, source: str) -> tuple[int | float, int | float] | None:
+        reach = self.of[source].get(value)
+        return receptive_field(reach) if reach is not None else None
+
+
+def time_table(graph: Graph) -> TimeTable:
+    timed = {n: i.value for n, i in graph.inputs.items() if i.value.type.timed}
+    return TimeTable({name: reaches(graph.values, value) for name, value in timed.items()})
+
+
+def prove(graph: Graph, table: TimeTable, findings: Findings) -> None:
+    """Check every `causal:` assertion, and that what is fed is strictly causal in what it replaces."""
+    for a in graph.assertions:
+        for source in a.sources:
+            reach = _table(graph, table, source).get(a.value)
+            if reach is None or excess(reach, a.allowed) <= 0:  # type: ignore[arg-type]
+                continue
+            findings.add(_violation(graph, table, a, source, reach))
+    for f in graph.feeds:
+        for g in graph.feeds:
+            reach = table.of[g.source.path].get(f.drawn)
+            if reach is not None and excess(reach, "strict") > 0:
+                findings.add(_leak(graph, table, f, g, reach))
+
+
+def _table(graph: Graph, table: TimeTable, source: Value) -> Table:
+    return table.of[source.path] if source.path in table.of and source.is_input else reaches(graph.values, source)
+
+
+def _violation(graph: Graph, table: TimeTable, a: Assertion, source: Value, reach: Reach) -> Diagnostic:
+    beyond = excess(reach, a.allowed)  # type: ignore[arg-type]
+    claim = "strictly causal" if a.allowed == "strict" else f"at most {a.allowed} ticks ahead"
+    return _diagnostic("GS0401", f"'{a.name}' must be {claim} in '{source.path}', but", graph, table, a.value, source, reach, a.allowed, beyond, a)
+
+
+def _leak(graph: Graph, table: TimeTable, f: Feed, g: Feed, reach: Reach) -> Diagnostic:
+    beyond = excess(reach, "strict")
+    return _diagnostic(
+        "GS0403", f"what is fed to '{f.source.path}' hears '{g.source.path}' before it exists: it", graph, table, f.drawn, g.source, reach, "strict", beyond, f
+    )  # fmt: skip
+
+
+def _diagnostic(code, opening, graph, table, value, source, reach, allowed, beyond, claim) -> Diagnostic:  # type: ignore[no-untyped-def]
+    far = "the whole future" if beyond == inf else f"{beyond} tick{'s' if beyond != 1 else ''} too far ahead"
+    reaches_of = _table(graph, table, source)
+    hops = witness(reaches_of, value, source, worst_phase(reach, allowed))
+    notes = [f"path: {_path(graph, source, hops)}"]
+    related = []
+    culprit = max(hops, key=lambda h: h.added, default=None)
+    if culprit is not None and culprit.added > 0:
+        adds = "everything ahead" if culprit.added == inf else f"{culprit.added} ticks"
+        related.append(Related(f"this hop adds {adds}", culprit.value.span))
+    if not reach.exact and beyond != inf:
+        notes.append("not proven exact: the time table was too long and a bound stands in for it")
+    fixes = _fixes(graph, value, source, hops, reach, allowed, beyond)
+    return Diagnostic(code, f"{opening} reads {far}", claim.span, related=tuple(related), notes=tuple(notes), fixes=tuple(fixes))
+
+
+def witness(table: Table, value: Value, source: Value, k: int) -> list[Hop]:
+    """The path from `source` to element k of `value` along which the farthest tick is read, source side first."""
+    hops: list[Hop] = []
+    while value is not source:
+        reach = table[value]
+        assert reach is not None
+        best: tuple[int | float, int, int] | None = None
+        for i, operand in enumerate(value.operands):
+            r = table.get(operand) if isinstance(operand, Value) else None
+            if r is None:
+                continue
+            assert isinstance(operand, Value)
+            read = value.windows[i].reads(k)[1] if value.type.timed and operand.type.timed else inf
+            last = inf if read == inf else r.last_at(int(read))
+            if best is None or last > best[0]:
+                best = (last, i, k if read == inf else int(read))
+        assert best is not None
+        last, i, read_at = best
+        operand = value.operands[i]
+        assert isinstance(operand, Value)
+        r = table[operand]
+        assert r is not None
+        unbounded = last == inf and value.windows[i].future == inf
+        here = reach.last_at(k) - k * reach.step
+        there = r.last_at(read_at) - read_at * r.step
+        added = inf if unbounded else (0 if inf in (abs(here), abs(there)) else here - there)
+        hops.append(Hop(value, i, k, added))
+        value, k = operand, read_at
+    return hops[::-1]
+
+
+def _path(graph: Graph, source: Value, hops: list[Hop]) -> str:
+    """`wave -> x0 -> x1.fold (+3) -> ...`: the named values passed, and each op that moves in time."""
+    tops = {id(v): n for n, v in graph.named.items() if isinstance(v, Value)}
+    parts = [source.path]
+    for h in hops:
+        name = tops.get(id(h.value))
+        moves = f" ({'+' if h.added > 0 else ''}{_whole(h.added)})" if h.added else ""
+        if name or moves:
+            parts.append((name or h.value.path) + moves)
+    if len(parts) > 14:
+        parts = [*parts[:9], "...", *parts[-4:]]
+    return " -> ".join(parts)
+
+
+def _whole(ticks: int | float | Fraction) -> str:
+    if ticks == inf:
+        return "inf"
+    return str(ticks) if isinstance(ticks, int) or ticks == int(ticks) else f"{float(ticks):g}"
+
+
+def _fixes(graph: Graph, value: Value, source: Value, hops: list[Hop], reach: Reach, allowed: str | int, beyond: int | float) -> list[Fix]:
+    """Delays on the path that are enough, each tried out: first where a rate rises again, then at the source."""
+    if beyond == inf:
+        return [Fix("use an op that reads the past only along this path")]
+    out: list[Fix] = []
+    rising = [h for h in hops if h.value.windows[h.index].stride < 1]
+    for h in [*rising[::-1][:1], *hops[:1]] if rising else hops[:1]:
+        operand = h.value.operands[h.index]
+        assert isinstance(operand, Value)
+        rate, top = operand.type.rate, source.type.rate
+        assert rate is not None and top is not None
+        n = max(1, ceil(beyond / (top / rate)))
+        site = h.value.sites[h.index]
+        extra = {site: n}
+        if any(s.span == site.span for s in _written_delays(h)):
+            continue
+        tried = reaches(graph.values, source, extra)[value]
+        if tried is not None and excess(tried, allowed) > 0:  # type: ignore[arg-type]
+            continue
+        insert = f" |> shift({n})" if site.piped else f"[t-{n}]"
+        where = f"{site.span}"
+        out.append(Fix(f"delay '{site.span.text[:40]}' by {n} at {where}: {site.span.text[:40]}{insert}", (Edit(site.span.at_end(), insert),)))
+    if not out and value.type.rate == source.type.rate:
+        out.append(Fix(f"delay the path by {beyond} ticks in all, with x[t-k] or shift(k)"))
+    return out
+
+
+def _written_delays(h: Hop) -> list[Site]:
+    """A delay's own operand: the fix is a longer delay, not a second one, when it stands there already."""
+    return []
+
+
+__all__ = ["TimeTable", "prove", "reaches", "time_table", "witness"]

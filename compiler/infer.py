@@ -1,0 +1,535 @@
+"""Types of op calls: match operands against a declared signature, and work out what comes back."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from fractions import Fraction
+from functools import cache, lru_cache
+from typing import Any, NoReturn
+
+from graphspec import time
+from graphspec.compiler.arithmetic import NO_FACTS, binary, describe, evaluate, is_number, unary
+from graphspec.declare import Catalogue, Declaration
+from graphspec.diagnostic import Fix, Related, fail
+from graphspec.dims import Dim, DimError, Facts
+from graphspec.expression import (
+    Binary,
+    Call,
+    Ellipsis_,
+    Expr,
+    IfElse,
+    Name,
+    Nothing,
+    Number,
+    TypeExpr,
+    Unary,
+    parse_free,
+    parse_type,
+)
+from graphspec.span import Source, Span
+from graphspec.types import BOOL, FLOAT, INT, DType, Meaning, Type, show_rate
+
+
+@dataclass(frozen=True)
+class Given:
+    """One operand of a call, with the place that made it, for the other side of a conflict."""
+
+    type: Type
+    span: Span
+    label: str
+
+
+@dataclass
+class Bound:
+    """What the names of a signature stand for in one call, and which operand said so."""
+
+    values: dict[str, Any]
+    rates: dict[str, Fraction | None] = field(default_factory=dict)
+    axes: dict[str, tuple[Dim, ...]] = field(default_factory=dict)  # what `...` matched, by operand
+    who: dict[str, Given] = field(default_factory=dict)
+    rest: tuple[Dim, ...] | None = None
+    types: dict[str, Type] = field(default_factory=dict)
+    any: DType | None = None
+
+
+class Inference:
+    """The rules, with the facts about sizes that hold in this spec."""
+
+    def __init__(self, catalogue: Catalogue, facts: Facts = NO_FACTS):
+        self.catalogue = catalogue
+        self.facts = facts
+
+    def results(
+        self,
+        op: Declaration,
+        operands: Mapping[str, Given | tuple[Given, ...] | None],
+        params: Mapping[str, Any],
+        span: Span,
+    ) -> tuple[list[tuple[str | None, Type]], Bound]:
+        """The results' names and types. Raises what does not fit, with both sides."""
+        bound = Bound(dict(params))
+        for declared in op.parsed.operands:
+            given = operands.get(declared.name)
+            if given is None:
+                continue
+            if declared.variadic:
+                assert isinstance(given, tuple)
+                self._match_all(op, declared.name, declared.type, given, bound, span)
+            else:
+                assert isinstance(given, Given)
+                self._match(op, declared.name, declared.type, given, bound, span)
+        for condition in op.parsed.conditions:
+            if not self._dim(condition, bound, span):
+                known = ", ".join(
+                    f"{n.name} is {bound.values[n.name]}" for n in _names(condition) if n.name in bound.values
+                )
+                fail("GS0305", f"{op.name} needs {condition.span.text}; {known}", span)
+        if op.parts:
+            rule = op.parsed.results[0][1]
+            out = []
+            for name, width in params.items():
+                if op.parameter(name) is None:
+                    bound.values["part"] = width
+                    out.append((name, self._result(op, rule, bound, span)))
+            return out, bound
+        return [(name, self._result(op, rule, bound, span)) for name, rule in op.parsed.results], bound
+
+    def noise(self, op: Declaration, bound: Bound, span: Span) -> Type | None:
+        """The random operand of a call, if it has one."""
+        if not op.noise or (op.noise_when and not self._dim(parse_free(op.noise_when), bound, span)):
+            return None
+        rule = parse_type(Span(Source("<noise>", op.noise), 0, len(op.noise)))
+        dims, _ = self._dims(op, rule, bound, span)
+        rate = next((t.rate for t in bound.types.values() if t.timed), None)
+        return Type(FLOAT, dims, rate)
+
+    # ---- operands ---------------------------------------------------------------------------------------------
+
+    def _match(self, op: Declaration, name: str, rule: TypeExpr, given: Given, bound: Bound, span: Span) -> None:
+        self._dtype(op, name, rule, given, bound, span)
+        bound.types[name] = given.type
+        bound.who.setdefault(name, given)
+        if rule.rate is not None:
+            self._rate(op, rule.rate, given, bound, span)
+        if rule.dims is not None:
+            self._axes(op, rule.dims, given, bound, span)
+
+    def _match_all(
+        self, op: Declaration, name: str, rule: TypeExpr, given: tuple[Given, ...], bound: Bound, span: Span
+    ) -> None:
+        """A variadic: every operand fits the rule; a channel name collects one size an operand."""
+        own = [d.name for d in rule.dims or () if isinstance(d, Name) and d.name not in bound.values]
+        collected: dict[str, list[Any]] = {n: [] for n in own}
+        for g in given:
+            for n in own:
+                bound.values.pop(n, None)
+            self._match(op, name, rule, g, bound, span)
+            for n in own:
+                collected[n].append(bound.values[n])
+        for n, sizes in collected.items():
+            bound.values[n] = tuple(sizes)
+
+    def _dtype(self, op: Declaration, name: str, rule: TypeExpr, given: Given, bound: Bound, span: Span) -> None:
+        type_ = given.type
+        want = rule.name
+        meaning = type_.meaning
+
+        def refuse(hint: str = "") -> NoReturn:
+            is_ = f"a distribution, {meaning}" if meaning else str(type_.dtype)
+            wanted = {"event": "what the distribution is over", "dist": "a distribution"}.get(want, want)
+            fail(
+                "GS0303",
+                f"{op.name} needs {wanted} for '{name}', but {given.label} is {is_}",
+                span,
+                related=[Related(f"{given.label}: {type_}", given.span)],
+                fixes=[Fix(hint)] if hint else [],
+            )
+
+        if want == "dist":
+            if meaning is None:
+                refuse("make a distribution first, as categorical(classes)")
+            return
+        if want == "event":
+            of = rule.arguments[0].value
+            assert isinstance(of, Name)
+            dist = bound.types[of.name].meaning
+            assert dist is not None
+            if meaning is not None or type_.dtype.kind != dist.event.kind:
+                refuse()
+            if dist.event.classes and type_.dtype.classes != dist.event.classes:
+                other = bound.who[of.name]
+                fail(
+                    "GS0303",
+                    f"{other.label} is over {dist.event.classes} classes, but {given.label} has "
+                    f"{type_.dtype.classes or 'an unknown number'}",
+                    span,
+                    related=[Related(f"{other.label}: {other.type}", other.span), Related(f"{given.label}: {type_}", given.span)],
+                )
+            return
+        if want in self.catalogue.meanings:
+            if meaning is None or meaning.name != want:
+                refuse()
+            for argument, value in zip(rule.arguments, meaning.arguments, strict=False):
+                self._bind(op, argument.value, value, given, bound, span)
+            return
+        if meaning is not None:
+            refuse("a distribution goes to nll, draw and what else takes one")
+        kind = type_.dtype.kind
+        if want == "any":
+            if bound.any is None:
+                bound.any = type_.dtype
+            elif not _mixes(bound.any, type_.dtype) and not rule.arguments:
+                first = next(g for g in bound.who.values())
+                fail(
+                    "GS0303",
+                    f"{op.name} mixes {bound.any} and {type_.dtype}",
+                    span,
+                    related=[Related(f"{first.label}: {first.type}", first.span), Related(f"{given.label}: {type_}", given.span)],
+                    fixes=[Fix("dequantise or embed the integers first")],
+                )
+            elif bound.any.kind == "int" and type_.dtype.kind == "float":
+                bound.any = type_.dtype
+        elif want in ("float", "f32"):
+            if kind != "float":
+                refuse("dequantise or embed the integers first" if kind == "int" else "")
+        elif want == "int":
+            if kind != "int":
+                refuse("quantise(bits) makes integers of audio" if kind == "float" else "")
+            if rule.arguments:
+                if type_.dtype.classes is None:
+                    refuse("give the type its number of classes, as int(256)")
+                self._bind(op, rule.arguments[0].value, type_.dtype.classes, given, bound, span)
+        elif want == "bool" and kind != "bool":
+            refuse("compare something, as x > 0")
+
+    def _rate(self, op: Declaration, rule: Expr, given: Given, bound: Bound, span: Span) -> None:
+        assert isinstance(rule, Name)
+        known = bound.rates.setdefault(rule.name, given.type.rate)
+        bound.who.setdefault("@" + rule.name, given)
+        if known != given.type.rate:
+            other = bound.who["@" + rule.name]
+            a, b = (show_rate(t.rate) if t.timed else "static" for t in (other.type, given.type))
+            fail(
+                "GS0302",
+                f"{op.name} joins values of different rates: {other.label} {a}, {given.label} {b}",
+                span,
+                related=[Related(f"{other.label}: {other.type}", other.span), Related(f"{given.label}: {given.type}", given.span)],
+            )
+
+    def _axes(self, op: Declaration, rule: tuple[Expr, ...], given: Given, bound: Bound, span: Span) -> None:
+        dims = given.type.dims
+        rest_at = next((i for i, d in enumerate(rule) if isinstance(d, Ellipsis_)), None)
+        fixed = len(rule) - (rest_at is not None)
+        wants_time = bool(rule) and isinstance(rule[0], Name) and rule[0].name == "T"
+        if wants_time and not given.type.timed:
+            fail(
+                "GS0304",
+                f"{op.name} works along time, but {given.label} is static",
+                span,
+                related=[Related(f"{given.label}: {given.type}", given.span)],
+            )
+        free = len(dims) - (1 if given.type.timed and rest_at == 0 else 0)
+        if (rest_at is None and len(dims) != fixed) or (rest_at is not None and free < fixed):
+            shape = ", ".join(d.span.text for d in rule)
+            fail(
+                "GS0304",
+                f"{op.name} wants axes [{shape}], but {given.label} has [{', '.join(map(str, dims))}]",
+                span,
+                related=[Related(f"{given.label}: {given.type}", given.span)],
+            )
+        before = rule[:rest_at] if rest_at is not None else rule
+        after = rule[rest_at + 1 :] if rest_at is not None else ()
+        for pattern, dim in zip(before, dims, strict=False):
+            self._bind(op, pattern, _plain(dim), given, bound, span)
+        for pattern, dim in zip(reversed(after), reversed(dims), strict=False):
+            if dim.as_int() is None:
+                fail("GS0306", f"the channels of {given.label} are not a known number: {dim}", span)
+            self._bind(op, pattern, _plain(dim), given, bound, span)
+        if rest_at is not None:
+            rest = dims[len(before) : len(dims) - len(after)]
+            if bound.rest is not None and not _joins(op) and not self._same(bound.rest, rest):
+                other = next(iter(bound.who.values()))
+                fail(
+                    "GS0301",
+                    f"{op.name}: the axes of {other.label} and {given.label} differ",
+                    span,
+                    related=[Related(f"{other.label}: {other.type}", other.span), Related(f"{given.label}: {given.type}", given.span)],
+                )
+            bound.rest = rest
+
+    def _same(self, a: Sequence[Dim], b: Sequence[Dim]) -> bool:
+        return len(a) == len(b) and all(self.facts.same(x, y) for x, y in zip(a, b, strict=True))
+
+    def _bind(self, op: Declaration, pattern: Expr, value: Any, given: Given, bound: Bound, span: Span) -> None:
+        if isinstance(pattern, Name) and pattern.name not in bound.values:
+            bound.values[pattern.name] = value
+            bound.who.setdefault("#" + pattern.name, given)
+            return
+        want = self._dim(pattern, bound, span)
+        if not self.facts.same(Dim.of(want), Dim.of(value)):
+            other = bound.who.get("#" + pattern.name) if isinstance(pattern, Name) else None
+            sides = [Related(f"{other.label}: {other.type}", other.span)] if other else []
+            fail(
+                "GS0301",
+                f"{op.name}: {given.label} has {value} where {other.label + ' has ' if other else ''}{want}",
+                span,
+                related=[*sides, Related(f"{given.label}: {given.type}", given.span)],
+            )
+
+    # ---- results ----------------------------------------------------------------------------------------------
+
+    def _result(self, op: Declaration, rule: TypeExpr, bound: Bound, span: Span) -> Type:
+        if rule.name == "join":
+            return self._joined(op, rule.arguments, bound, span)
+        dims, joined = self._dims(op, rule, bound, span)
+        if joined is not None:
+            rate = joined.rate
+        elif rule.rate is None:
+            rate = None
+        else:
+            rate = self._rate_of(rule.rate, bound, span)
+        if rule.name in self.catalogue.meanings:
+            meaning = self.meaning(rule.name, [self._dim(a.value, bound, span) for a in rule.arguments])
+            return Type(FLOAT, dims, rate, meaning)
+        return Type(self._result_dtype(rule, bound, span), dims, rate)
+
+    def meaning(self, name: str, arguments: list[Any]) -> Meaning:
+        """`categorical(256)` with its event and axes worked out."""
+        declared = self.catalogue.meanings[name]
+        values = dict(zip(declared.parameters, arguments, strict=True))
+        event = parse_type(Span(Source("<event>", declared.event), 0, len(declared.event)))
+        classes = evaluate(event.arguments[0].value, values) if event.arguments else None
+        axes = tuple(evaluate(parse_free(a), values) for a in declared.axes)
+        return Meaning(name, tuple(arguments), axes, DType(event.name, classes))
+
+    def _result_dtype(self, rule: TypeExpr, bound: Bound, span: Span) -> DType:
+        if rule.name == "any":
+            assert bound.any is not None
+            return bound.any
+        if rule.name == "event":
+            of = rule.arguments[0].value
+            assert isinstance(of, Name)
+            dist = bound.types[of.name].meaning
+            assert dist is not None
+            return dist.event
+        if rule.name == "int":
+            return DType("int", self._dim(rule.arguments[0].value, bound, span)) if rule.arguments else INT
+        return BOOL if rule.name == "bool" else FLOAT
+
+    def _dims(self, op: Declaration, rule: TypeExpr, bound: Bound, span: Span) -> tuple[tuple[Dim, ...], Type | None]:
+        out: list[Dim] = []
+        for d in rule.dims or ():
+            if isinstance(d, Ellipsis_):
+                rest = bound.rest
+                if rest is None:  # an operand given with all its axes open
+                    rest = next(iter(bound.types.values())).dims
+                out.extend(rest)
+            elif isinstance(d, Call) and isinstance(d.function, Name) and d.function.name in ("join", "reduced"):
+                if d.function.name == "join":
+                    joined = self._joined(op, d.arguments, bound, span)
+                else:
+                    joined = self._reduced(d.arguments, bound)
+                return joined.dims, joined
+            else:
+                size = Dim.of(self._dim(d, bound, span))
+                self._exact(op, size, d, bound, span)
+                out.append(size)
+        return tuple(out), None
+
+    def _exact(self, op: Declaration, size: Dim, rule: Expr, bound: Bound, span: Span) -> None:
+        if self.facts.exact(size):
+            return
+        needed = self.facts.needed(size)
+        whole = size.as_int() is None and size.is_constant
+        known = ", ".join(f"{n.name} is {bound.values[n.name]}" for n in _names(rule) if n.name in bound.values)
+        fail(
+            "GS0310",
+            f"{op.name} makes an axis of {size}, which "
+            + ("is not a whole number" if whole else "is not known to be a whole number")
+            + (f" ({rule.span.text} with {known})" if whole else ""),
+            span,
+            fixes=[Fix(f"require: {needed}")] if needed and not whole else [],
+        )
+
+    def _rate_of(self, rule: Expr, bound: Bound, span: Span) -> Fraction | None:
+        if isinstance(rule, Name):
+            return bound.rates.get(rule.name)
+        values = {**bound.values, **bound.rates}
+        if any(values.get(n.name, 0) is None for n in _names(rule)):
+            return None
+        return exact_fraction(rule, values, span)
+
+    def _reduced(self, arguments: tuple[Any, ...], bound: Bound) -> Type:
+        of = bound.types[arguments[0].value.name]
+        axis = bound.values[arguments[1].value.name]
+        if axis is None:
+            return Type(of.dtype)
+        return of.with_dims(*of.dims[:-1], Dim.of(1))
+
+    def _joined(self, op: Declaration, arguments: tuple[Any, ...], bound: Bound, span: Span) -> Type:
+        given = [bound.who[a.value.name] for a in arguments]
+        out = given[0].type
+        maker = given[0]
+        for g in given[1:]:
+            out = self.join(op.spelled or op.name, maker, Given(out, maker.span, maker.label), g, span)
+            maker = g if len(g.type.dims) > len(maker.type.dims) else maker
+        return out
+
+    def join(self, what: str, maker: Given, a: Given, b: Given, span: Span) -> Type:
+        """Elementwise joining (LANGUAGE 6): numbers, static vectors, equal shapes; nothing else broadcasts."""
+        dtype = _joined_dtype(a.type.dtype, b.type.dtype)
+        both = [Related(f"{g.label}: {g.type}", g.span) for g in (a, b)]
+        if not a.type.dims:
+            return Type(dtype, b.type.dims, b.type.rate)
+        if not b.type.dims:
+            return Type(dtype, a.type.dims, a.type.rate)
+        if a.type.timed and b.type.timed and a.type.rate != b.type.rate:
+            rates = [show_rate(t.rate) for t in (a.type, b.type) if t.rate is not None]
+            fail("GS0302", f"'{what}' joins values of different rates: {a.label} {rates[0]}, {b.label} {rates[1]}", span, related=both)
+        x, y = a.type.dims, b.type.dims
+        if a.type.timed != b.type.timed:
+            timed, static = (a.type, b.type) if a.type.timed else (b.type, a.type)
+            if len(static.dims) == 1:
+                if timed.dims[1:] and self.facts.same(static.dims[0], timed.dims[-1]):
+                    return Type(dtype, timed.dims, timed.rate)
+            elif self._same(static.dims, timed.after_time):
+                return Type(dtype, timed.dims, timed.rate)
+            fail("GS0301", f"'{what}': [{_show(static.dims)}] does not fit the axes after time, [{_show(timed.after_time)}]", span, related=both)
+        if len(x) != len(y):
+            fail("GS0301", f"'{what}': {a.label} has {len(x)} axes, {b.label} has {len(y)}", span, related=both)
+        out, sides = [], set()
+        for i, j in zip(x, y, strict=True):
+            if self.facts.same(i, j):
+                out.append(i)
+            elif i.as_int() == 1 or j.as_int() == 1:
+                sides.add("a" if i.as_int() == 1 else "b")
+                out.append(j if i.as_int() == 1 else i)
+            else:
+                fail("GS0301", f"'{what}': {a.label} has {i} where {b.label} has {j}", span, related=both)
+        if len(sides) > 1:
+            fail(
+                "GS0307",
+                f"'{what}' would stretch both sides, [{_show(x)}] and [{_show(y)}]",
+                span,
+                related=both,
+                fixes=[Fix("say what is meant: one side must have all axes")],
+            )
+        return Type(dtype, tuple(out), a.type.rate)
+
+    # ---- expressions of a signature -------------------------------------------------------------------------------
+
+    def _dim(self, expr: Expr, bound: Bound, span: Span) -> Any:
+        if isinstance(expr, Number):
+            return expr.value
+        if isinstance(expr, Nothing):
+            return None
+        if isinstance(expr, Name):
+            if expr.name not in bound.values:
+                raise AssertionError(f"signature names {expr.name}, which nothing binds")
+            return bound.values[expr.name]
+        if isinstance(expr, Binary):
+            a, b = self._dim(expr.left, bound, span), self._dim(expr.right, bound, span)
+            if expr.operator == "/" and is_number(a) and is_number(b):
+                return _plain(Dim.of(a) / b)
+            try:
+                return binary(expr.operator, a, b, span, self.facts)
+            except DimError as error:
+                fail("GS0306", str(error), span)
+        if isinstance(expr, Unary):
+            return unary(expr.operator, self._dim(expr.operand, bound, span), span)
+        if isinstance(expr, Call) and isinstance(expr.function, Name) and expr.function.name == "sum":
+            sizes = self._dim(expr.arguments[0].value, bound, span)
+            return sum(sizes)
+        return evaluate(expr, bound.values)
+
+
+@cache
+def _joins(op: Declaration) -> bool:
+    """Does its result join the operands' shapes (so that they may differ)?"""
+    rules = [rule for _, rule in op.parsed.results]
+    return any(r.name == "join" or any(isinstance(d, Call) for d in r.dims or ()) for r in rules)
+
+
+def _plain(dim: Dim) -> Any:
+    whole = dim.as_int()
+    return dim if whole is None else whole
+
+
+def _show(dims: Sequence[Dim]) -> str:
+    return ", ".join(map(str, dims))
+
+
+def _names(expr: Expr) -> list[Name]:
+    from graphspec.expression import names
+
+    seen: dict[str, Name] = {}
+    for n in names(expr):
+        seen.setdefault(n.name, n)
+    return list(seen.values())
+
+
+def _mixes(a: DType, b: DType) -> bool:
+    """May these meet in one operation? Whole numbers written in the spec fit floats and integers."""
+    return a.kind == b.kind or NUMBER_INT in (a, b)
+
+
+NUMBER_INT = DType("int", 0)  # a whole number written in the spec: joins integers and floats
+
+
+def _joined_dtype(a: DType, b: DType) -> DType:
+    if a.kind == "float" or b.kind == "float":
+        return FLOAT
+    return a if a == b and a != NUMBER_INT else DType(a.kind)
+
+
+def exact_fraction(expr: Expr, values: Mapping[str, Any], span: Span) -> Fraction:
+    if isinstance(expr, Number):
+        return Fraction(expr.value)
+    if isinstance(expr, Name):
+        value = values[expr.name]
+        if not is_number(value) and not isinstance(value, Fraction):
+            fail("GS0302", f"a rate cannot be made of {describe(value)}", span)
+        return Fraction(value)
+    if isinstance(expr, Binary) and expr.operator in "+-*/":
+        a, b = exact_fraction(expr.left, values, span), exact_fraction(expr.right, values, span)
+        if expr.operator == "/":
+            if b == 0:
+                fail("GS0208", "division by zero in a rate", span)
+            return a / b
+        return a + b if expr.operator == "+" else a - b if expr.operator == "-" else a * b
+    fail("GS0302", f"'{expr.span.text[:60]}' is not a rate", span)
+
+
+_BEHAVIOURS = {
+    "pointwise": time.pointwise,
+    "delay": time.delay,
+    "window": time.window,
+    "fold": time.fold,
+    "unfold": time.unfold,
+    "recurrent": time.recurrent,
+    "everything": time.everything,
+}
+
+
+def window_of(op: Declaration, operand: str, params: Mapping[str, Any]) -> time.Window:
+    """What element k of the op's result reads of this operand. Undeclared: all of it."""
+    rule = op.window_of(operand)
+    if not rule:
+        return time.everything()
+    return _window(rule, tuple(sorted((k, v) for k, v in params.items() if isinstance(v, (int, float, str, type(None))))))
+
+
+@lru_cache(maxsize=4096)
+def _window(rule: str, params: tuple[tuple[str, Any], ...]) -> time.Window:
+    values = dict(params)
+
+    def run(expr: Expr) -> time.Window:
+        if isinstance(expr, IfElse):
+            return run(expr.then if evaluate(expr.condition, values) else expr.otherwise)
+        assert isinstance(expr, Call) and isinstance(expr.function, Name), rule
+        given = [evaluate(a.value, values) for a in expr.arguments if not a.name]
+        named = {a.name: evaluate(a.value, values) for a in expr.arguments if a.name}
+        return _BEHAVIOURS[expr.function.name](*given, **named)
+
+    return run(parse_free(rule))

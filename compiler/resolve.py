@@ -1,0 +1,493 @@
+"""Pass 1, resolve: a Document, its libraries and the command line -> a Spec: params with values, blocks by name, sections."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from graphspec.compiler.arithmetic import evaluate
+from graphspec.declare import show
+from graphspec.diagnostic import Findings, Fix, Related, SpecError, did_you_mean, fail
+from graphspec.document import Document, Entry, Node, Scalar, Sequence
+from graphspec.document import Mapping as Tree
+from graphspec.expression import Expr, TypeExpr, parse_expression, parse_type, read_names
+from graphspec.span import Source, Span
+from graphspec.yaml_scalars import OddNumber
+from graphspec.yaml_scalars import resolve as resolve_scalar
+
+SECTIONS = (
+    "graphspec model library doc params inputs require use extends override add remove moved blocks shared cells "
+    "graph causal losses metrics outputs eval entries sample data train"
+).split()
+NOT_BUILT = {"extends", "override", "add", "remove", "moved", "shared", "cells", "eval", "entries"}
+LIBRARY_SECTIONS = {"graphspec", "library", "doc", "use", "params", "blocks"}
+RESERVED = {*SECTIONS, "t", "step"}
+KINDS = {"int", "float", "bool", "text", "list", "stage"}
+
+Library = Callable[[str, Span], Document]
+
+
+@dataclass(frozen=True)
+class BlockInput:
+    name: str
+    type: TypeExpr | None
+    optional: bool
+    span: Span
+
+
+@dataclass(frozen=True)
+class BlockParam:
+    name: str
+    kind: str | None  # none: told by the default
+    default: Expr | None
+    span: Span
+
+
+@dataclass(frozen=True)
+class Block:
+    """A named sub-graph with parameters; `home` is the file whose names it sees."""
+
+    name: str
+    doc: str
+    params: tuple[BlockParam, ...]
+    inputs: tuple[BlockInput, ...]
+    require: tuple[Expr, ...]
+    graph: tuple[tuple[str, Expr], ...]
+    out: Expr | tuple[tuple[str, Expr], ...]
+    home: Home = field(repr=False)
+    span: Span
+
+    @property
+    def result_names(self) -> tuple[str, ...]:
+        return tuple(n for n, _ in self.out) if isinstance(self.out, tuple) else ()
+
+
+@dataclass(eq=False)
+class Home:
+    """The names of one file: its params (by value), blocks, and the libraries it uses."""
+
+    path: str
+    params: dict[str, Any] = field(default_factory=dict)
+    param_spans: dict[str, Span] = field(default_factory=dict)
+    blocks: dict[str, Block] = field(default_factory=dict)
+    libraries: dict[str, Home] = field(default_factory=dict)
+
+    def block(self, name: str, span: Span) -> Block | None:
+        """The file's own block, else the libraries' if just one has it."""
+        if name in self.blocks:
+            return self.blocks[name]
+        found = {id(b): b for lib in self.libraries.values() if (b := lib.blocks.get(name))}
+        if len(found) > 1:
+            places = list(found.values())
+            fail(
+                "GS0503",
+                f"block '{name}' is in {' and in '.join(b.home.path for b in places)}",
+                span,
+                related=[Related("here", b.span) for b in places],
+                fixes=[Fix(f"write {next(iter(self.libraries))}.{name}")],
+            )
+        return next(iter(found.values()), None)
+
+    def block_names(self) -> list[str]:
+        return [*self.blocks, *(n for lib in self.libraries.values() for n in lib.blocks)]
+
+
+@dataclass(eq=False)
+class Spec:
+    """A spec with its params settled. Sections are still trees; later passes read them."""
+
+    document: Document
+    name: str
+    doc: str
+    home: Home
+    overrides: tuple[str, ...] = ()
+
+    def section(self, name: str) -> Node | None:
+        return self.document.root.get(name)
+
+    def entries(self, name: str) -> tuple[Entry, ...]:
+        """The entries of a section that is a mapping; empty when it is missing."""
+        node = self.section(name)
+        if node is None or (isinstance(node, Scalar) and node.value is None):
+            return ()
+        if not isinstance(node, Tree):
+            fail("GS0113", f"'{name}' must be a mapping of names", node.span)
+        return node.entries
+
+
+def resolve(document: Document, library: Library, overrides: Iterable[str] = (), findings: Findings | None = None) -> Spec:
+    """Check the sections, set overrides (`d=128`, `train.batch=8`), load libraries, evaluate params."""
+    findings = findings or Findings()
+    overrides = tuple(overrides)
+    bare = []
+    for text in overrides:
+        name, source = _split(text)
+        if "." in name:
+            document = _replace_path(document, name, source)
+        elif name in RESERVED:
+            fail("GS0211", f"'{name}' is a section, not a param; a dotted path changes a part of it", _whole(source))
+        else:
+            bare.append((name, source))
+    root = document.root
+    if root.get("graphspec") is None:
+        fail("GS0111", "the first key must be 'graphspec: 1', the edition of the language", root.span.at_start())
+    edition = root.get("graphspec")
+    if not (isinstance(edition, Scalar) and edition.value == 1 and isinstance(edition.value, int)):
+        fail("GS0111", f"edition {edition.span.text[:20]} is not known; this program reads 1", edition.span)
+    if root.get("library") is not None:
+        fail("GS0112", "this is a library of blocks; a spec has 'model:'", root.key("library").span)
+    if root.get("model") is None:
+        fail("GS0112", "the spec has no 'model:' with its name", root.span.at_start())
+    _check_sections(root, set(SECTIONS), findings)
+    home = Home(document.source.path)
+    _libraries(root, home, library, (), findings)
+    _params(root, home, bare, findings)
+    _blocks(root, home, findings)
+    name = root.get("model")
+    doc = root.get("doc")
+    return Spec(document, _text(name), _text(doc) if doc is not None else "", home, overrides)
+
+
+def _text(node: Node) -> str:
+    if not isinstance(node, Scalar):
+        fail("GS0113", "text belongs here", node.span)
+    return node.text.strip()
+
+
+def _check_sections(root: Tree, allowed: set[str], findings: Findings) -> None:
+    for entry in root.entries:
+        key = entry.key
+        with _gathering(findings):
+            if key.text in NOT_BUILT:
+                fail("GS0190", f"section '{key.text}' is not built yet", key.span)
+            if key.text not in allowed:
+                fail("GS0110", f"'{key.text}' is not a section{did_you_mean(key.text, allowed)}", key.span)
+
+
+class _gathering:
+    """Errors inside go to the findings and the run goes on."""
+
+    def __init__(self, findings: Findings):
+        self.findings = findings
+
+    def __enter__(self) -> None:
+        pass
+
+    def __exit__(self, kind: Any, error: BaseException | None, trace: Any) -> bool:
+        if isinstance(error, SpecError):
+            self.findings.absorb(error)
+            return True
+        return False
+
+
+gathering = _gathering
+
+
+def _libraries(root: Tree, home: Home, library: Library, chain: tuple[str, ...], findings: Findings) -> None:
+    node = root.get("use")
+    if node is None:
+        return
+    if not isinstance(node, Sequence):
+        fail("GS0113", "'use' is a list of libraries, as [std/core]", node.span)
+    for item in node.items:
+        with _gathering(findings):
+            name = _text(item)
+            if name in chain:
+                fail("GS0504", f"libraries use each other in a circle: {' -> '.join([*chain, name])}", item.span)
+            home.libraries[name.rsplit("/", 1)[-1]] = _library(name, item.span, library, (*chain, name), findings)
+
+
+def _library(name: str, span: Span, library: Library, chain: tuple[str, ...], findings: Findings) -> Home:
+    document = library(name, span)
+    root = document.root
+    if root.get("library") is None:
+        fail("GS0505", f"'{name}' is not a library: it has no 'library:'", span)
+    _check_sections(root, LIBRARY_SECTIONS, findings)
+    home = Home(document.source.path)
+    _libraries(root, home, library, chain, findings)
+    _params(root, home, (), findings)
+    _blocks(root, home, findings)
+    return home
+
+
+# ---- params -------------------------------------------------------------------------------------------------------
+
+
+def _params(root: Tree, home: Home, overrides: Iterable[tuple[str, Source]], findings: Findings) -> None:
+    node = root.get("params")
+    given: dict[str, tuple[Node, Expr | None]] = {}
+    if node is not None:
+        if not isinstance(node, Tree):
+            fail("GS0113", "'params' must be a mapping of names", node.span)
+        for entry in node.entries:
+            name = entry.key.text
+            with _gathering(findings):
+                check_name(name, entry.key.span)
+                if isinstance(entry.value, Tree):
+                    fail("GS0190", f"param '{name}': choose/from is not built yet", entry.value.span)
+                given[name] = (entry.value, _derived(entry.value))
+                home.param_spans[name] = entry.key.span
+    values: dict[str, Any] = {}
+    order = dataflow_order({n: e for n, (_, e) in given.items() if e is not None}, set(given), "param")
+    plain = [n for n in given if n not in order]
+    replaced = dict(overrides)
+    for name, source in replaced.items():
+        if name not in given:
+            known = list(given)
+            fail(
+                "GS0210",
+                f"'{name}' is not a param of this spec{did_you_mean(name, known)}",
+                _whole(source),
+                notes=[f"its params: {', '.join(known) or 'none'}"],
+            )
+    for name in [*plain, *order]:
+        with _gathering(findings):
+            node_, expr = given[name]
+            value = evaluate(expr, values) if expr is not None else _literal(node_)
+            if name in replaced:
+                value = _override(name, value, replaced[name], values, home.param_spans[name])
+            values[name] = value
+    home.params = values
+
+
+def _derived(node: Node) -> Expr | None:
+    """A plain scalar that is not a number or bool is an expression of other params; quoted, it is text."""
+    if isinstance(node, Scalar) and node.plain and isinstance(node.value, str):
+        return parse_expression(node.content)
+    return None
+
+
+def _literal(node: Node) -> Any:
+    if isinstance(node, Scalar):
+        if isinstance(node.value, int) and not isinstance(node.value, bool) and abs(node.value) > 2**53:
+            fail("GS0801", "the number is over 2**53", node.span)
+        return node.value
+    if isinstance(node, Sequence):
+        return tuple(
+            evaluate(e, {}) if (e := _derived(i)) is not None else _literal(i) for i in node.items
+        )
+    fail("GS0113", "a number, text or list belongs here", node.span)
+
+
+def _override(name: str, default: Any, source: Source, params: Mapping[str, Any], declared: Span) -> Any:
+    span = _whole(source)
+    if isinstance(default, str):
+        return span.text.strip().strip("\"'")
+    value = evaluate(parse_expression(span), params)
+    kinds = {bool: "true or false", int: "an integer", float: "a number", tuple: "a list"}
+    fits = {
+        bool: lambda v: isinstance(v, bool),
+        int: lambda v: isinstance(v, int) and not isinstance(v, bool),
+        float: lambda v: isinstance(v, (int, float)) and not isinstance(v, bool),
+        tuple: lambda v: isinstance(v, (tuple, list)),
+    }
+    kind = type(default)
+    if kind in fits and not fits[kind](value):
+        fail(
+            "GS0212",
+            f"param '{name}' is {kinds[kind]} (default {show(default)}), not {span.text}",
+            span,
+            related=[Related("declared here", declared)],
+        )
+    return float(value) if kind is float else value
+
+
+def check_name(name: str, span: Span) -> None:
+    if not name.isascii() or not name.isidentifier():
+        fail("GS0213", f"'{name[:60]}' is not a name: letters, digits and _ only, not starting with a digit", span)
+    if name in RESERVED or name in {"if", "else", "for", "in", "and", "or", "not", "true", "false", "none", "where"}:
+        fail("GS0214", f"'{name}' is reserved", span, fixes=[Fix(f"call it {name}_")])
+
+
+def dataflow_order(expressions: Mapping[str, Expr], known: set[str], what: str) -> list[str]:
+    """Names so that each stands behind those its expression reads. A circle is an error that prints it."""
+    needs = {n: [m.name for m in read_names(e) if m.name in expressions] for n, e in expressions.items()}
+    order: list[str] = []
+    state: dict[str, int] = {}
+    for start in expressions:
+        stack = [(start, iter(needs[start]))] if start not in state else []
+        state.setdefault(start, 1)
+        trail = [start]
+        while stack:
+            name, rest = stack[-1]
+            for m in rest:
+                if state.get(m) == 1:
+                    circle = [*trail[trail.index(m) :], m]
+                    fail(
+                        "GS0405",
+                        f"{what}s depend on each other: {' -> '.join(circle)}",
+                        expressions[m].span,
+                        related=[Related(f"'{n}' is here", expressions[n].span) for n in circle[1:-1]],
+                        notes=["a loop through x[t-k] or a cell is not built yet"] if what == "value" else [],
+                    )
+                if m not in state:
+                    state[m] = 1
+                    stack.append((m, iter(needs[m])))
+                    trail.append(m)
+                    break
+            else:
+                stack.pop()
+                trail.pop()
+                state[name] = 2
+                order.append(name)
+    return order
+
+
+# ---- blocks -------------------------------------------------------------------------------------------------------
+
+
+def _blocks(root: Tree, home: Home, findings: Findings) -> None:
+    node = root.get("blocks")
+    if node is None:
+        return
+    if not isinstance(node, Tree):
+        fail("GS0113", "'blocks' must be a mapping of names", node.span)
+    for entry in node.entries:
+        with _gathering(findings):
+            check_name(entry.key.text, entry.key.span)
+            home.blocks[entry.key.text] = _block(entry, home)
+
+
+def _block(entry: Entry, home: Home) -> Block:
+    name, body = entry.key.text, entry.value
+    if not isinstance(body, Tree):
+        fail("GS0113", f"block '{name}' must be a mapping with 'in' and 'out'", body.span)
+    for e in body.entries:
+        if e.key.text in ("cells", "shared"):
+            fail("GS0190", f"'{e.key.text}' in a block is not built yet", e.key.span)
+        known = {"doc", "params", "in", "require", "graph", "out"}
+        if e.key.text not in known:
+            fail("GS0110", f"a block has no '{e.key.text}'{did_you_mean(e.key.text, known)}", e.key.span)
+    for needed in ("in", "out"):
+        if body.get(needed) is None:
+            fail("GS0506", f"block '{name}' has no '{needed}'", entry.key.span)
+    doc = body.get("doc")
+    graph = body.get("graph")
+    out = body.get("out")
+    if isinstance(out, Tree):
+        results: Any = tuple((e.key.text, value_expression(e.value)) for e in out.entries)
+    else:
+        results = value_expression(out)
+    return Block(
+        name=name,
+        doc=_text(doc) if doc is not None else "",
+        params=tuple(_block_params(body.get("params"))),
+        inputs=tuple(_block_inputs(body.get("in"))),
+        require=tuple(requirements(body.get("require"))),
+        graph=tuple((e.key.text, value_expression(e.value)) for e in graph.entries) if isinstance(graph, Tree) else (),
+        out=results,
+        home=home,
+        span=entry.key.span,
+    )
+
+
+def _block_params(node: Node | None) -> Iterable[BlockParam]:
+    if node is None:
+        return
+    if not isinstance(node, Tree):
+        fail("GS0113", "'params' must be a mapping of names", node.span)
+    for entry in node.entries:
+        name, value = entry.key.text, entry.value
+        check_name(name, entry.key.span)
+        if not isinstance(value, Scalar):
+            fail("GS0113", f"param '{name}' takes a kind ({', '.join(sorted(KINDS))}) or a default", value.span)
+        if value.plain and value.text in KINDS:
+            yield BlockParam(name, value.text, None, entry.key.span)
+        else:
+            yield BlockParam(name, None, parse_expression(value.span if not value.plain else value.content), entry.key.span)
+
+
+def _block_inputs(node: Node | None) -> Iterable[BlockInput]:
+    if isinstance(node, Scalar):
+        check_name(node.text, node.span)
+        yield BlockInput(node.text, None, False, node.span)
+    elif isinstance(node, Sequence):
+        for item in node.items:
+            check_name(_text(item), item.span)
+            yield BlockInput(_text(item), None, False, item.span)
+    elif isinstance(node, Tree):
+        for entry in node.entries:
+            check_name(entry.key.text, entry.key.span)
+            written, optional = entry.value, False
+            if isinstance(written, Tree):
+                flag = written.get("optional")
+                optional = isinstance(flag, Scalar) and flag.value is True
+                inner = written.get("type")
+                if inner is None:
+                    fail("GS0506", f"input '{entry.key.text}' has no 'type'", entry.key.span)
+                written = inner
+            if not isinstance(written, Scalar):
+                fail("GS0113", "a type belongs here, as float[T, c]", written.span)
+            yield BlockInput(entry.key.text, parse_type(written.content), optional, entry.key.span)
+
+
+def requirements(node: Node | None) -> Iterable[Expr]:
+    """The facts of a `require:` list."""
+    if node is None:
+        return
+    if not isinstance(node, Sequence):
+        fail("GS0113", "'require' is a list of facts, as '- T % 16 == 0'", node.span)
+    for item in node.items:
+        yield value_expression(item)
+
+
+def value_expression(node: Node) -> Expr:
+    """The expression of a graph entry: a scalar, or `{is: ...}`."""
+    if isinstance(node, Tree):
+        inner = node.get("is")
+        if inner is None:
+            what = "'op' (the long form)" if node.get("op") is not None else "an entry without 'is'"
+            fail("GS0190", f"{what} is not built yet", node.span)
+        node = inner
+    if not isinstance(node, Scalar):
+        fail("GS0126", "an expression belongs here; lists live inside calls", node.span)
+    if node.plain and node.value is None:
+        fail("GS0120", "an expression is missing here", node.span)
+    return parse_expression(node.content)
+
+
+# ---- the command line ---------------------------------------------------------------------------------------------
+
+
+def _split(text: str) -> tuple[str, Source]:
+    name, equals, value = text.partition("=")
+    if not equals or not name:
+        fail("GS0215", f"'{text[:60]}' is not NAME=VALUE", _whole(Source("<command line>", text)))
+    return name.strip(), Source(f"<command line> {name.strip()}=", value)
+
+
+def _whole(source: Source) -> Span:
+    return Span(source, 0, len(source.text))
+
+
+def _replace_path(document: Document, path: str, source: Source) -> Document:
+    """The document with the entry at a dotted path replaced (or, in `train` and `data`, added)."""
+    keys = path.split(".")
+    present = [e.key.text for e in document.root.entries]
+    if keys[0] not in present and keys[0] not in ("train", "data", "sample"):
+        fail("GS0210", f"there is no '{keys[0]}' to change{did_you_mean(keys[0], present)}", _whole(source))
+    span = _whole(source)
+    try:
+        new = Scalar(source.text, span, resolve_scalar(source.text), True, span)
+    except OddNumber as odd:
+        fail("GS0105", str(odd), span)
+
+    def walk(node: Node | None, rest: list[str], at: Span) -> Node:
+        if not rest:
+            return new
+        tree = node if isinstance(node, Tree) else Tree((), at)
+        key = rest[0]
+        entries = list(tree.entries)
+        for i, e in enumerate(entries):
+            if e.key.text == key:
+                entries[i] = Entry(e.key, walk(e.value, rest[1:], e.value.span))
+                break
+        else:
+            name = Scalar(key, _whole(source), key, True, _whole(source))
+            entries.append(Entry(name, walk(None, rest[1:], _whole(source))))
+        return Tree(tuple(entries), tree.span)
+
+    root = walk(document.root, keys, document.root.span)
+    assert isinstance(root, Tree)
+    return Document(document.source, root)

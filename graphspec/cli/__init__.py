@@ -1,0 +1,1 @@
+"""The roof: one small file a command; the only reader of argv."""

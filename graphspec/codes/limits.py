@@ -1,0 +1,42 @@
+"""GS08xx: limits, so that a spec that is too large is an answer and not a hang."""
+
+from graphspec.codes import Code
+
+_SMALL = """\
+graphspec: 1
+model: small
+inputs:
+  wave: float[T, 1] @ 16000
+graph:
+  y: wave |> conv(16)
+"""
+
+CODES = (
+    Code(
+        "GS0801",
+        "the file is too large",
+        "A spec is written by hand and fits on a page or two. A file over 1 MiB is something else (data, a log, an "
+        "endless stream), and reading it would only make the program slow.",
+        failing=_SMALL + "# filler\n" * (1 + (1 << 20) // 9),
+        passing=_SMALL,
+        fix="Split it with `use`, or let `repeat` do the repeating.",
+    ),
+    Code(
+        "GS0802",
+        "nested too deep",
+        "Mappings and lists may stand inside each other up to 32 levels. Real specs use six. Deeper nesting is a "
+        "mistake or an attack: the YAML library itself crashes on some thousands of levels.",
+        failing=f"graphspec: 1\nmodel: deep\nparams:\n  table: {'[' * 40}{']' * 40}\n",
+        passing=f"graphspec: 1\nmodel: deep\nparams:\n  table: {'[' * 20}{']' * 20}\n",
+        fix="Name the inner part: a value, or a block of its own.",
+    ),
+    Code(
+        "GS0803",
+        "too many keys and values",
+        "A spec holds at most 50,000 keys and values. Repetition belongs into `repeat` and comprehensions, which stay "
+        "one line however many copies they make.",
+        failing=f"graphspec: 1\nmodel: many\nparams:\n  table: [{'0, ' * 50_000}0]\n",
+        passing="graphspec: 1\nmodel: many\nparams:\n  table: [0, 0, 0]\n",
+        fix="Let `repeat` and comprehensions do the repeating.",
+    ),
+)

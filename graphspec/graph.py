@@ -1,0 +1,166 @@
+"""The typed graph: values in dataflow order. Built once by the compiler, read by everything after; never changed."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from graphspec.declare import Declaration
+from graphspec.dims import Facts
+from graphspec.span import Span
+from graphspec.time import Window
+from graphspec.types import Type
+
+
+@dataclass(frozen=True)
+class Constant:
+    """A number where a value may stand."""
+
+    value: int | float
+    type: Type
+
+
+@dataclass(frozen=True)
+class Site:
+    """The expression that gives an operand; `piped`: it ends in a stage, so one more stage may follow it."""
+
+    span: Span
+    piped: bool
+
+
+@dataclass(frozen=True, eq=False)
+class Value:
+    """One typed result of an op, or an input (`op` is none). Compared by identity.
+
+    path: where it lives, as weights are named (`m.residual.3.s4_ff.s4_res.linear`).
+    slots: for each operand its place among the op's declared operands. sites: where it was written.
+    windows: for each operand what element k of the result reads of it.
+    part: which result of an op with several (`split`), by name.
+    noise: type of the random operand the runtime fills.
+    """
+
+    path: str
+    type: Type
+    span: Span
+    op: Declaration | None = None
+    operands: tuple[Value | Constant, ...] = ()
+    slots: tuple[str, ...] = ()
+    sites: tuple[Site, ...] = ()
+    arguments: Mapping[str, Any] = field(default_factory=dict)
+    windows: tuple[Window, ...] = ()
+    noise: Type | None = None
+    before: int | float | None = None  # what a delay of it reads before the start
+    part: str | None = None  # this is one result of `operands[0]`, an op with several
+    parts: Mapping[str, Type] | None = None  # the results of an op with several
+    trail: tuple[Span, ...] = ()  # calls of blocks that lead here, outermost first
+
+    @property
+    def is_input(self) -> bool:
+        return self.op is None and self.part is None
+
+    def values(self) -> Iterator[Value]:
+        """The operands that are values."""
+        for o in self.operands:
+            if isinstance(o, Value):
+                yield o
+
+    def __str__(self) -> str:
+        return f"{self.path}: {self.type}"
+
+
+@dataclass(frozen=True)
+class Input:
+    """What comes from outside. `default` makes it optional (a knob)."""
+
+    value: Value
+    default: float | int | None = None
+    optional: bool = False
+
+
+@dataclass(frozen=True)
+class Term:
+    """A loss or metric: the value that is averaged, and its weight."""
+
+    name: str
+    value: Value
+    weight: float
+    span: Span
+
+
+@dataclass(frozen=True)
+class Assertion:
+    """`causal:` says that value reads source only `allowed`: "strict" or a look-ahead in ticks of the value."""
+
+    name: str
+    value: Value
+    sources: tuple[Value, ...]
+    allowed: str | int
+    span: Span
+
+
+@dataclass(frozen=True)
+class Feed:
+    """`sample.feed`: the input that is replaced, and the value drawn for it."""
+
+    source: Value
+    drawn: Value
+    span: Span
+
+
+@dataclass(frozen=True)
+class Graph:
+    """A whole spec, typed. `values` holds every value in an order in which operands come first."""
+
+    name: str
+    doc: str
+    inputs: Mapping[str, Input]
+    values: tuple[Value, ...]
+    named: Mapping[str, Any]  # name in `graph:` -> Value, record (dict) or list
+    facts: Facts
+    losses: tuple[Term, ...]
+    metrics: tuple[Term, ...]
+    outputs: Mapping[str, Value]
+    assertions: tuple[Assertion, ...]
+    feeds: tuple[Feed, ...]
+    params: Mapping[str, Any]
+
+    def needed_for(self, targets: list[Value]) -> list[Value]:
+        """The values that targets depend on, themselves included, in dataflow order."""
+        wanted: set[Value] = set()
+        stack = list(targets)
+        while stack:
+            v = stack.pop()
+            if v not in wanted:
+                wanted.add(v)
+                stack.extend(v.values())
+        return [v for v in self.values if v in wanted]
+
+    def text(self) -> str:
+        """The graph as text, one value a line."""
+        lines = []
+        for v in self.values:
+            if v.is_input:
+                lines.append(f"{v.path} = input: {v.type}")
+                continue
+            what = f".{v.part}" if v.part else f"{v.op.name}" if v.op else ""
+            given = [o.path if isinstance(o, Value) else str(o.value) for o in v.operands]
+            given += [f"{k}={a}" for k, a in v.arguments.items()]
+            lines.append(f"{v.path} = {what}({', '.join(given)}): {v.type}")
+        return "\n".join(lines)
+
+
+def lint(graph: Graph) -> None:
+    """The law of a graph: operands come before their readers, and paths are unique. Broken: our own fault."""
+    seen: set[Value] = set()
+    paths: set[str] = set()
+    for v in graph.values:
+        for o in v.values():
+            if o not in seen:
+                raise AssertionError(f"{v.path} reads {o.path} before it is computed")
+        if v.path in paths:
+            raise AssertionError(f"two values are called {v.path}")
+        if len(v.windows) != len(v.operands) or (v.op and len(v.slots) != len(v.operands)):
+            raise AssertionError(f"{v.path} lacks a window or a slot for an operand")
+        seen.add(v)
+        paths.add(v.path)

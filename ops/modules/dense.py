@@ -1,0 +1,48 @@
+"""Dense maps of the channels at one tick: a matrix, and a table of vectors."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+import torch.nn.functional as F
+from graphspec.ops.modules import initial
+from graphspec.ops.modules.contract import Generator, Stateless
+from torch import Tensor, nn
+
+
+class Linear(Stateless):
+    """y = W x + b: `[B, T, ..., channels]` -> `[B, T, ..., units]`. Weights weight [units, channels], bias [units]."""
+
+    def __init__(self, channels: int, units: int, bias: bool = True) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.empty(units, channels))
+        self.bias = nn.Parameter(torch.empty(units)) if bias else None
+
+    def reset(self, generator: Generator) -> None:
+        """Uniform in +-1/sqrt(channels), both: what kaiming_uniform with a = sqrt(5) comes to."""
+        bound = 1 / math.sqrt(self.weight.shape[1])
+        initial.uniform(self.weight, bound, generator("weight"))
+        if self.bias is not None:
+            initial.uniform(self.bias, bound, generator("bias"))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return F.linear(x, self.weight, self.bias)
+
+
+class Embed(Stateless):
+    """Classes `[B, T, ..., channels]` -> `[B, T, ..., channels*width]`; weight [channels, classes, width]."""
+
+    def __init__(self, channels: int, classes: int, width: int) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.empty(channels, classes, width))
+
+    def reset(self, generator: Generator) -> None:
+        """Standard normal."""
+        initial.normal(self.weight, generator("weight"))
+
+    def forward(self, x: Tensor) -> Tensor:
+        channels, classes, _ = self.weight.shape
+        if channels > 1:  # all tables as one, each channel at its own offset
+            x = x + torch.arange(channels, device=x.device) * classes
+        return F.embedding(x, self.weight.flatten(0, 1)).flatten(-2)

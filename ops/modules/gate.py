@@ -1,0 +1,14 @@
+"""Gates: one half of the channels decides how much of the other passes."""
+
+from __future__ import annotations
+
+import torch.nn.functional as F
+from graphspec.ops.modules.contract import Stateless
+from torch import Tensor
+
+
+class GLU(Stateless):
+    """`[B, T, ..., 2C]` -> `[B, T, ..., C]`: a * sigmoid(b), a the first half."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return F.glu(x, -1)

@@ -1,0 +1,81 @@
+"""The categorical distribution: its head, its loss, its draws. Logits are `[B, T, ..., C, classes]`."""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from graphspec.ops.modules.contract import Stateless
+from graphspec.ops.modules.dense import Linear
+from torch import Tensor
+
+Knob = float | Tensor | None  # a static `[]` value: a number, or one per batch row `[b]`
+
+
+class Categorical(Linear):
+    """`[B, T, ..., C_in]` -> logits `[B, T, ..., channels, classes]`; weight [channels*classes, C_in]."""
+
+    def __init__(self, width: int, classes: int, channels: int = 1) -> None:
+        super().__init__(width, channels * classes)
+        self.channels, self.classes = channels, classes
+
+    def forward(self, x: Tensor) -> Tensor:
+        return super().forward(x).unflatten(-1, (self.channels, self.classes))
+
+
+class CategoricalNLL(Stateless):
+    """Logits `[B, T, ..., C, classes]` and classes `[B, T, ..., C]` -> -log p of each, nats `[B, T, ..., C]`."""
+
+    def forward(self, logits: Tensor, x: Tensor) -> Tensor:
+        return -F.log_softmax(_wide(logits), -1).gather(-1, x[..., None]).squeeze(-1)
+
+
+class CategoricalDraw(Stateless):
+    """Logits `[B, T, ..., C, classes]` and uniform `noise` `[B, T, ..., C]` in (0, 1) -> classes `[B, T, ..., C]`.
+
+    The class is where the cumulative distribution first exceeds the noise: one number an event, whatever the batch.
+    Masks come first (top-k, then top-p of what is left), then temperature. A class of probability 0, so a masked one,
+    is never drawn, however close to 1 the noise is.
+    """
+
+    def __init__(self, top_k: int = 0) -> None:
+        super().__init__()
+        self.top_k = top_k
+
+    def forward(self, logits: Tensor, *, noise: Tensor, temperature: Knob = None, top_p: Knob = None) -> Tensor:
+        z = self._masked(_wide(logits), top_p)
+        if temperature is not None:
+            # Differences to the largest, so that dividing by next to nothing gives 0 and -inf: the argmax.
+            limits = torch.finfo(z.dtype)
+            z = (z - z.amax(-1, keepdim=True)) / _bounded(_row(temperature, z), limits.tiny, limits.max)
+        p = z.softmax(-1)
+        reached = (p.cumsum(-1) > noise[..., None]) & (p > 0)
+        # argmax gives the first of equals: the first class reached, or, where rounding leaves none, the likeliest.
+        return torch.where(reached, 2.0, p).argmax(-1)
+
+    def _masked(self, z: Tensor, top_p: Knob) -> Tensor:
+        if top_p is None and not 0 < self.top_k < z.shape[-1]:
+            return z
+        top, order = z.sort(dim=-1, descending=True, stable=True)
+        if self.top_k:
+            top, order = top[..., : self.top_k], order[..., : self.top_k]
+        if top_p is not None:
+            # The probability of all likelier classes; rounded above 1 it would cut the tail even of top_p = 1.
+            before = F.pad(top.softmax(-1).cumsum(-1).clamp(max=1.0)[..., :-1], (1, 0))
+            top = top.masked_fill(before > _bounded(_row(top_p, z), 0.0, 1.0), -torch.inf)
+        return torch.full_like(z, -torch.inf).scatter(-1, order, top)
+
+
+def _wide(logits: Tensor) -> Tensor:
+    """At least float32: probabilities of half precision do not add up to 1."""
+    return logits.to(torch.promote_types(logits.dtype, torch.float32))
+
+
+def _row(knob: float | Tensor, like: Tensor) -> float | Tensor:
+    """One number a batch row, lined up with `like`."""
+    if not isinstance(knob, Tensor):
+        return knob
+    return knob.to(like.dtype).reshape(-1, *[1] * (like.dim() - 1))
+
+
+def _bounded(x: float | Tensor, low: float, high: float) -> float | Tensor:
+    return x.clamp(low, high) if isinstance(x, Tensor) else min(max(x, low), high)

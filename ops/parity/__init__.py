@@ -1,0 +1,1 @@
+"""Variants that reproduce older implementations bit for bit; production ops never import them."""

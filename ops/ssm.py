@@ -1,0 +1,32 @@
+"""State space layers: linear systems run as convolutions in training and as recurrences in sampling."""
+
+from typing import Literal
+
+from graphspec.declare import op
+
+
+@op(
+    "x: float[T, c] @ r -> float[T, c] @ r where state >= 2, state % 2 == 0, dt_min > 0, dt_min <= dt_max",
+    time="recurrent()",
+    tags={"log_dt": "ssm", "log_a_re": "ssm", "a_im": "ssm", "b": "ssm"},
+    example="x |> s4d(64)",
+)
+def s4d(
+    x,
+    *,
+    state: int = 64,
+    init: Literal["lin", "inv", "real"] = "lin",
+    disc: Literal["zoh", "bilinear"] = "zoh",
+    dt_min: float = 1e-3,
+    dt_max: float = 1e-1,
+):
+    """Diagonal state space layer S4D, one system per channel, D x included (Gu et al. 2022).
+
+    x: float[T, c] -> the same; channels do not mix. state: real size of a system (N; N/2 complex modes).
+    init: of the poles, `lin` (Im A = pi n), `inv` or `real`. disc: discretisation, zero-order hold or `bilinear`.
+    dt_min, dt_max: the initial step is log-uniform between them, in ticks of x.
+    Weights `log_dt` [c], `log_a_re` and `a_im` [c, N/2], `b` and `c` [c, N/2, 2], `d` [c].
+    """
+    from graphspec.ops.modules.ssm import S4D
+
+    return S4D(x.channels, state, init, disc, dt_min, dt_max)

@@ -1,0 +1,104 @@
+"""`metrics.csv`: a row of exact numbers a logged step, in stable columns; a line torn by a kill goes on resume."""
+
+from __future__ import annotations
+
+import csv
+import io
+import os
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from graphspec.runtime.checkpoint import cannot_write, write_atomic
+
+from graphspec.diagnostic import SpecError
+
+TIMING = ("seconds", "cpu_seconds")  # last, so that the columns before them compare equal between two equal runs
+
+
+class MetricsLog:
+    """Columns are `step`, the names given, then `seconds` and `cpu_seconds`.
+
+    resume_step: keep the rows up to and with this step of the file that is there (None: start a new one in its place).
+    Columns that file has are kept, in its order, and new names follow them. Rows later than the step, and lines that
+    are not whole, are dropped; `dropped` counts them. Raises SpecError GS0622 when it cannot be written.
+    """
+
+    def __init__(self, path: Path, columns: Sequence[str], resume_step: int | None = None) -> None:
+        self.path = Path(path)
+        self.dropped = 0
+        old: list[dict[str, str]] = []
+        names: list[str] = []
+        if resume_step is not None and self.path.exists():
+            names, old = self._read(resume_step)
+        names += [c for c in columns if c not in names and c not in ("step", *TIMING)]
+        self.columns = ("step", *names, *TIMING)
+        lines = [_line(self.columns), *(_line([row.get(c, "") for c in self.columns]) for row in old)]
+        write_atomic(self.path, b"".join(lines))
+        self._size = self.path.stat().st_size
+        self._file = os.open(self.path, os.O_WRONLY | os.O_APPEND | os.O_CLOEXEC)
+
+    def append(self, step: int, row: Mapping[str, float]) -> None:
+        """Add one row and hand it to the system: it outlives the process, though not yet a power cut (`sync`).
+
+        row: numbers by column; a column without one is left empty, an unknown one is a KeyError. Floats are written
+        as repr, so they read back equal.
+        """
+        unknown = [name for name in row if name not in self.columns or name == "step"]
+        if unknown:
+            raise KeyError(f"no column '{unknown[0]}' in {self.path}")
+        values = {name: repr(value if type(value) is int else float(value)) for name, value in row.items()}
+        line = _line([str(step), *(values.get(name, "") for name in self.columns[1:])])
+        try:
+            done = 0
+            while done < len(line):  # a nearly full disk takes part of it, then says so
+                done += os.write(self._file, line[done:])
+        except OSError as error:
+            os.ftruncate(self._file, self._size)  # or the next row would go on in the middle of this line
+            raise SpecError(cannot_write(self.path, error)) from error
+        self._size += len(line)
+
+    def sync(self) -> None:
+        """Return when all rows are on the disk."""
+        try:
+            os.fsync(self._file)
+        except OSError as error:
+            raise SpecError(cannot_write(self.path, error)) from error
+
+    def close(self) -> None:
+        """Sync and close; once is enough."""
+        if self._file >= 0:
+            try:
+                self.sync()
+            finally:
+                os.close(self._file)
+                self._file = -1
+
+    def __enter__(self) -> MetricsLog:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def _read(self, last_step: int) -> tuple[list[str], list[dict[str, str]]]:
+        """Names between `step` and the timing columns, and the whole rows up to the step, as text."""
+        lines = self.path.read_bytes().split(b"\n")
+        self.dropped += lines.pop() != b""  # what follows the last newline was torn
+        text = [line.decode("utf-8", "replace") for line in lines]
+        head = next(csv.reader(text[:1]), [])
+        if head[:1] != ["step"]:
+            self.dropped += len(text)
+            return [], []
+        rows = [line.split(",") for line in text[1:]]  # numbers need no quotes
+        kept = [row for row in rows if len(row) == len(head) and _within(row[0], last_step)]
+        self.dropped += len(rows) - len(kept)
+        return [c for c in head[1:] if c not in TIMING], [dict(zip(head, row, strict=True)) for row in kept]
+
+
+def _line(cells: Sequence[str]) -> bytes:
+    text = io.StringIO()
+    csv.writer(text, lineterminator="\n").writerow(cells)
+    return text.getvalue().encode()
+
+
+def _within(step: str, last: int) -> bool:
+    return step.isascii() and step.isdigit() and int(step) <= last

@@ -1,0 +1,1 @@
+"""The shipped models and, under std/, the standard blocks."""
