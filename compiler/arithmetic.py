@@ -135,9 +135,9 @@ def describe(value: Any) -> str:
 
 def bounded(value: Any, span: Span) -> Any:
     if isinstance(value, int) and abs(value) > MAX_NUMBER:
-        fail("GS0801", "the number is over 2**53", span)
+        fail("GS0106", "the number is over 2**53", span)
     if isinstance(value, float) and not math.isfinite(value):
-        fail("GS0801", "the number is too large, or not a number", span)
+        fail("GS0106", "the number is too large, or not a number", span)
     if isinstance(value, Dim):
         whole = value.as_int()
         return value if whole is None else whole
@@ -177,7 +177,7 @@ def binary(operator: str, a: Any, b: Any, span: Span, facts: Facts = NO_FACTS) -
             return _list(a + b, span)
         if operator == "*" and isinstance(a, tuple) and isinstance(b, int):
             if len(a) * b > MAX_LIST:
-                fail("GS0803", f"the list would have {len(a) * b} elements; the limit is {MAX_LIST}", span)
+                fail("GS0804", f"the list would have {len(a) * b} elements; the limit is {MAX_LIST}", span)
             return a * b
         fail("GS0204", f"'{operator}' does not work on {describe(a)} and {describe(b)}", span)
     for side in (a, b):
@@ -233,15 +233,15 @@ def _whole_dim(value: Any, span: Span) -> Dim:
 
 def _power(a: Any, b: Any, span: Span) -> Any:
     if isinstance(b, int) and abs(b) > 64:
-        fail("GS0801", f"the exponent {b} is over 64", span)
+        fail("GS0106", f"the exponent {b} is over 64", span)
     if a == 0 and b < 0:
         fail("GS0208", "division by zero: 0 to a negative power", span)
     if isinstance(a, int) and isinstance(b, int) and b > 0 and a.bit_length() * b > 64:
-        fail("GS0801", "the number is over 2**53", span)
+        fail("GS0106", "the number is over 2**53", span)
     try:
         value = a**b
     except OverflowError:
-        fail("GS0801", "the number is too large", span)
+        fail("GS0106", "the number is too large", span)
     if isinstance(value, complex):
         fail("GS0204", "a negative number to a broken power is not real", span)
     return bounded(value, span)
@@ -259,7 +259,7 @@ def index(of: Any, at: Any, span: Span) -> Any:
 
 def _list(items: tuple[Any, ...], span: Span) -> tuple[Any, ...]:
     if len(items) > MAX_LIST:
-        fail("GS0803", f"the list has {len(items)} elements; the limit is {MAX_LIST}", span)
+        fail("GS0804", f"the list has {len(items)} elements; the limit is {MAX_LIST}", span)
     return items
 
 

@@ -89,7 +89,7 @@ class _Builder:
                     fail("GS0190", f"'{e.key.text}' of an input is not built yet", e.key.span)
                 known = ("type", "before", "default")
                 if e.key.text not in known:
-                    fail("GS0110", f"an input has no '{e.key.text}'{did_you_mean(e.key.text, known)}", e.key.span)
+                    fail("GS0130", f"an input has no '{e.key.text}'{did_you_mean(e.key.text, known)}", e.key.span)
             before_node = written.get("before")
             default_node = written.get("default")
             if default_node is not None:
@@ -100,7 +100,7 @@ class _Builder:
                 fail("GS0506", f"input '{name}' has no 'type'", entry.key.span)
             written = inner
         if not isinstance(written, Scalar):
-            fail("GS0113", "a type belongs here, as float[T, 1] @ 16000", written.span)
+            fail("GS0133", "a type belongs here, as float[T, 1] @ 16000", written.span)
         type_ = self.type(parse_type(written.content))
         before = self.before(before_node, type_) if before_node is not None else None
         if optional and type_.dims:
@@ -114,7 +114,7 @@ class _Builder:
 
     def number(self, node: Node) -> int | float:
         if not isinstance(node, Scalar):
-            fail("GS0113", "a number belongs here", node.span)
+            fail("GS0133", "a number belongs here", node.span)
         value = node.value if is_number(node.value) else evaluate(parse_expression(node.content), self.spec.home.params)
         if not is_number(value):
             fail("GS0190", f"a default that is {describe(value)} is not built yet; it is a number", node.span)
@@ -303,7 +303,7 @@ class _Builder:
                 if e.key.text in ("mask", "when"):
                     fail("GS0190", f"'{e.key.text}' of a loss is not built yet", e.key.span)
                 if e.key.text not in ("is", "weight", "doc"):
-                    fail("GS0110", f"a loss has no '{e.key.text}'{did_you_mean(e.key.text, ('is', 'weight', 'doc'))}", e.key.span)
+                    fail("GS0130", f"a loss has no '{e.key.text}'{did_you_mean(e.key.text, ('is', 'weight', 'doc'))}", e.key.span)
             given = entry.value.get("weight")
             weight = float(self.number(given)) if given is not None else 1.0
         if name in self.named and section == "losses":
@@ -337,7 +337,7 @@ class _Builder:
             for e in node.entries:
                 self.attempt(None, lambda e=e: add(e.key.text, e.value))
         else:
-            self.attempt(None, lambda: fail("GS0113", "'outputs' is a list of values, as [dist]", node.span))
+            self.attempt(None, lambda: fail("GS0133", "'outputs' is a list of values, as [dist]", node.span))
         return out
 
     def assertions(self) -> tuple[Assertion, ...]:
@@ -382,12 +382,12 @@ class _Builder:
 
         def read() -> None:
             if not isinstance(node, Tree):
-                fail("GS0113", "'sample' is a mapping with 'feed'", node.span)
+                fail("GS0133", "'sample' is a mapping with 'feed'", node.span)
             for e in node.entries:
                 if e.key.text in ("from", "set", "iterate"):
                     fail("GS0190", f"'sample.{e.key.text}' is not built yet", e.key.span)
                 if e.key.text not in ("feed", "to"):
-                    fail("GS0110", f"'sample' has no '{e.key.text}'{did_you_mean(e.key.text, ('feed', 'to'))}", e.key.span)
+                    fail("GS0130", f"'sample' has no '{e.key.text}'{did_you_mean(e.key.text, ('feed', 'to'))}", e.key.span)
             feed = node.get("feed")
             if not isinstance(feed, Tree):
                 fail("GS0506", "'sample' needs 'feed: {input: draw(...)}'", node.span)

@@ -451,7 +451,7 @@ class Elaborator:
         if not isinstance(count, int) or isinstance(count, bool) or count < 0:
             fail("GS0220", f"repeat's count is a whole number from 0, not {describe(count)}", a[0].span)
         if count > MAX_VALUES:
-            fail("GS0803", f"repeat would make {count} copies; the limit is {MAX_VALUES} values", a[0].span)
+            fail("GS0804", f"repeat would make {count} copies; the limit is {MAX_VALUES} values", a[0].span)
         stage = self.stage(a[1].value, scope)
         return Repeat((stage,) * count, expr.span, body=stage)
 
@@ -694,7 +694,7 @@ class Elaborator:
 
     def _add(self, value: Value) -> Value:
         if len(self.values) >= MAX_VALUES:
-            fail("GS0803", f"the spec unfolds to more than {MAX_VALUES} values", value.span)
+            fail("GS0804", f"the spec unfolds to more than {MAX_VALUES} values", value.span)
         self.values.append(value)
         return value
 

@@ -112,7 +112,7 @@ class Spec:
         if node is None or (isinstance(node, Scalar) and node.value is None):
             return ()
         if not isinstance(node, Tree):
-            fail("GS0113", f"'{name}' must be a mapping of names", node.span)
+            fail("GS0133", f"'{name}' must be a mapping of names", node.span)
         return node.entries
 
 
@@ -131,14 +131,14 @@ def resolve(document: Document, library: Library, overrides: Iterable[str] = (),
             bare.append((name, source))
     root = document.root
     if root.get("graphspec") is None:
-        fail("GS0111", "the first key must be 'graphspec: 1', the edition of the language", root.span.at_start())
+        fail("GS0131", "the first key must be 'graphspec: 1', the edition of the language", root.span.at_start())
     edition = root.get("graphspec")
     if not (isinstance(edition, Scalar) and edition.value == 1 and isinstance(edition.value, int)):
-        fail("GS0111", f"edition {edition.span.text[:20]} is not known; this program reads 1", edition.span)
+        fail("GS0131", f"edition {edition.span.text[:20]} is not known; this program reads 1", edition.span)
     if root.get("library") is not None:
-        fail("GS0112", "this is a library of blocks; a spec has 'model:'", root.key("library").span)
+        fail("GS0132", "this is a library of blocks; a spec has 'model:'", root.key("library").span)
     if root.get("model") is None:
-        fail("GS0112", "the spec has no 'model:' with its name", root.span.at_start())
+        fail("GS0132", "the spec has no 'model:' with its name", root.span.at_start())
     _check_sections(root, set(SECTIONS), findings)
     home = Home(document.source.path)
     _libraries(root, home, library, (), findings)
@@ -151,7 +151,7 @@ def resolve(document: Document, library: Library, overrides: Iterable[str] = (),
 
 def _text(node: Node) -> str:
     if not isinstance(node, Scalar):
-        fail("GS0113", "text belongs here", node.span)
+        fail("GS0133", "text belongs here", node.span)
     return node.text.strip()
 
 
@@ -162,7 +162,7 @@ def _check_sections(root: Tree, allowed: set[str], findings: Findings) -> None:
             if key.text in NOT_BUILT:
                 fail("GS0190", f"section '{key.text}' is not built yet", key.span)
             if key.text not in allowed:
-                fail("GS0110", f"'{key.text}' is not a section{did_you_mean(key.text, allowed)}", key.span)
+                fail("GS0130", f"'{key.text}' is not a section{did_you_mean(key.text, allowed)}", key.span)
 
 
 class _gathering:
@@ -189,7 +189,7 @@ def _libraries(root: Tree, home: Home, library: Library, chain: tuple[str, ...],
     if node is None:
         return
     if not isinstance(node, Sequence):
-        fail("GS0113", "'use' is a list of libraries, as [std/core]", node.span)
+        fail("GS0133", "'use' is a list of libraries, as [std/core]", node.span)
     for item in node.items:
         with _gathering(findings):
             name = _text(item)
@@ -219,7 +219,7 @@ def _params(root: Tree, home: Home, overrides: Iterable[tuple[str, Source]], fin
     given: dict[str, tuple[Node, Expr | None]] = {}
     if node is not None:
         if not isinstance(node, Tree):
-            fail("GS0113", "'params' must be a mapping of names", node.span)
+            fail("GS0133", "'params' must be a mapping of names", node.span)
         for entry in node.entries:
             name = entry.key.text
             with _gathering(findings):
@@ -261,13 +261,13 @@ def _derived(node: Node) -> Expr | None:
 def _literal(node: Node) -> Any:
     if isinstance(node, Scalar):
         if isinstance(node.value, int) and not isinstance(node.value, bool) and abs(node.value) > 2**53:
-            fail("GS0801", "the number is over 2**53", node.span)
+            fail("GS0106", "the number is over 2**53", node.span)
         return node.value
     if isinstance(node, Sequence):
         return tuple(
             evaluate(e, {}) if (e := _derived(i)) is not None else _literal(i) for i in node.items
         )
-    fail("GS0113", "a number, text or list belongs here", node.span)
+    fail("GS0133", "a number, text or list belongs here", node.span)
 
 
 def _override(name: str, default: Any, source: Source, params: Mapping[str, Any], declared: Span) -> Any:
@@ -342,7 +342,7 @@ def _blocks(root: Tree, home: Home, findings: Findings) -> None:
     if node is None:
         return
     if not isinstance(node, Tree):
-        fail("GS0113", "'blocks' must be a mapping of names", node.span)
+        fail("GS0133", "'blocks' must be a mapping of names", node.span)
     for entry in node.entries:
         with _gathering(findings):
             check_name(entry.key.text, entry.key.span)
@@ -352,13 +352,13 @@ def _blocks(root: Tree, home: Home, findings: Findings) -> None:
 def _block(entry: Entry, home: Home) -> Block:
     name, body = entry.key.text, entry.value
     if not isinstance(body, Tree):
-        fail("GS0113", f"block '{name}' must be a mapping with 'in' and 'out'", body.span)
+        fail("GS0133", f"block '{name}' must be a mapping with 'in' and 'out'", body.span)
     for e in body.entries:
         if e.key.text in ("cells", "shared"):
             fail("GS0190", f"'{e.key.text}' in a block is not built yet", e.key.span)
         known = {"doc", "params", "in", "require", "graph", "out"}
         if e.key.text not in known:
-            fail("GS0110", f"a block has no '{e.key.text}'{did_you_mean(e.key.text, known)}", e.key.span)
+            fail("GS0130", f"a block has no '{e.key.text}'{did_you_mean(e.key.text, known)}", e.key.span)
     for needed in ("in", "out"):
         if body.get(needed) is None:
             fail("GS0506", f"block '{name}' has no '{needed}'", entry.key.span)
@@ -386,12 +386,12 @@ def _block_params(node: Node | None) -> Iterable[BlockParam]:
     if node is None:
         return
     if not isinstance(node, Tree):
-        fail("GS0113", "'params' must be a mapping of names", node.span)
+        fail("GS0133", "'params' must be a mapping of names", node.span)
     for entry in node.entries:
         name, value = entry.key.text, entry.value
         check_name(name, entry.key.span)
         if not isinstance(value, Scalar):
-            fail("GS0113", f"param '{name}' takes a kind ({', '.join(sorted(KINDS))}) or a default", value.span)
+            fail("GS0133", f"param '{name}' takes a kind ({', '.join(sorted(KINDS))}) or a default", value.span)
         if value.plain and value.text in KINDS:
             yield BlockParam(name, value.text, None, entry.key.span)
         else:
@@ -418,7 +418,7 @@ def _block_inputs(node: Node | None) -> Iterable[BlockInput]:
                     fail("GS0506", f"input '{entry.key.text}' has no 'type'", entry.key.span)
                 written = inner
             if not isinstance(written, Scalar):
-                fail("GS0113", "a type belongs here, as float[T, c]", written.span)
+                fail("GS0133", "a type belongs here, as float[T, c]", written.span)
             yield BlockInput(entry.key.text, parse_type(written.content), optional, entry.key.span)
 
 
@@ -427,7 +427,7 @@ def requirements(node: Node | None) -> Iterable[Expr]:
     if node is None:
         return
     if not isinstance(node, Sequence):
-        fail("GS0113", "'require' is a list of facts, as '- T % 16 == 0'", node.span)
+        fail("GS0133", "'require' is a list of facts, as '- T % 16 == 0'", node.span)
     for item in node.items:
         yield value_expression(item)
 

@@ -122,13 +122,13 @@ def _train_entry(entry: Entry, spec: Spec, graph: Graph, declared: Catalogue, fo
 
 def _tree(node: Node) -> Tree:
     if not isinstance(node, Tree):
-        fail("GS0113", "a mapping of names belongs here", node.span)
+        fail("GS0133", "a mapping of names belongs here", node.span)
     return node
 
 
 def _plain(node: Node, spec: Spec) -> Any:
     if not isinstance(node, Scalar):
-        fail("GS0113", "a number belongs here", node.span)
+        fail("GS0133", "a number belongs here", node.span)
     if node.plain and isinstance(node.value, str):
         return evaluate(parse_expression(node.content), spec.home.params)
     return node.value
@@ -140,7 +140,7 @@ def _schedule(node: Node, spec: Spec) -> Schedule:
             fail("GS0603", f"a learning rate is more than 0, not {node.value}", node.span)
         return Schedule(None, {}, float(node.value))
     if not isinstance(node, Scalar):
-        fail("GS0113", "a number or an expression of step belongs here", node.span)
+        fail("GS0133", "a number or an expression of step belongs here", node.span)
     expr = parse_expression(node.content)
     for n in names(expr):
         if n.name not in spec.home.params and n.name != "step":
@@ -192,7 +192,7 @@ def _crop(node: Node, spec: Spec, graph: Graph) -> dict[str, int]:
 def call_of(node: Node, spec: Spec, declared: Catalogue, wanted: str) -> Setting:
     """A scalar such as `audio_folder("data", quantise=linear)` as a Setting."""
     if not isinstance(node, Scalar):
-        fail("GS0113", f"{wanted} belongs here", node.span)
+        fail("GS0133", f"{wanted} belongs here", node.span)
     expr = parse_expression(node.content)
     if isinstance(expr, Name):
         expr = Call(expr.span, False, expr, ())

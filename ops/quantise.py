@@ -29,7 +29,8 @@ def dequantise(x, *, law: Literal["linear", "mu_law"] = "linear"):
     """
     from graphspec.ops.modules.quantise import Dequantise
 
-    bits = x.dtype.classes.bit_length() - 1
-    if x.dtype.classes != 1 << bits:
-        raise ValueError(f"dequantise: the levels are int(n) with n a power of two, not int({x.dtype.classes})")
+    levels = x.dtype.classes
+    bits = levels.bit_length() - 1
+    if levels < 2 or levels != 1 << bits:
+        raise ValueError(f"dequantise: the levels are int(n) with n a power of two, not int({levels})")
     return Dequantise(bits, law)

@@ -1,0 +1,135 @@
+"""Pass 5, plan: the schedule of sampling. When does each element of each value run, tick by tick (DESIGN 4 and 7)?
+
+Time is counted in half ticks of the fed source: 2k is before source element k is drawn, 2k + 1 after. Element e of a
+value with s ticks per element fires at max(2*ceil(e*s), the latest of the elements it consumes): never before its own
+time, so that after a whole block every op has consumed exactly what `step` on that block would have.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from fractions import Fraction
+from math import ceil, inf, lcm
+
+from graphspec.diagnostic import Related, fail
+from graphspec.graph import Constant, Graph, Value
+
+MAX_BLOCK = 65_536  # ticks
+
+
+@dataclass(frozen=True)
+class Fire:
+    """Run `value` for elements first .. first + count - 1 of the block, at half tick `at`."""
+
+    value: Value
+    first: int
+    count: int
+    at: int
+
+
+@dataclass(frozen=True)
+class Schedule:
+    """One period of sampling. `block` ticks; `elements[v]` of value v; `fires` in the order in which they run."""
+
+    block: int
+    values: tuple[Value, ...]
+    fed: tuple[tuple[Value, Value], ...]  # (input, what is drawn for it)
+    elements: Mapping[Value, int]
+    fires: tuple[Fire, ...]
+    static: tuple[Value, ...]  # computed once, before the first tick
+
+
+def block_of(values: Sequence[Value], rate: Fraction) -> int:
+    """The smallest number of ticks of `rate` that is a whole number of elements of every value."""
+    out = 1
+    for v in values:
+        if v.type.rate is not None:
+            out = lcm(out, (rate / v.type.rate).numerator)
+    return out
+
+
+def consumed(value: Value, i: int, first: int, count: int) -> tuple[int, int]:
+    """The elements of operand i that elements first .. first+count-1 of the value consume, as (first, end)."""
+    stride = value.windows[i].stride
+    return ceil(first * stride), ceil((first + count) * stride)
+
+
+def group_of(value: Value) -> int:
+    """How many elements come out at once: p for an op that turns one element into p."""
+    return lcm(*(w.stride.denominator for w in value.windows)) if value.windows else 1
+
+
+def schedule(graph: Graph) -> Schedule:
+    """The schedule of the spec's `sample`. Its feeds have been proven strictly causal."""
+    feeds = graph.feeds
+    values = graph.needed_for([f.drawn for f in feeds])
+    sources = [f.source for f in feeds]
+    rate = sources[0].type.rate
+    assert rate is not None
+    for f in feeds:
+        if f.source.type.rate != rate:
+            fail("GS0190", "feeding inputs of different rates is not built yet", f.span)
+    for v in values:
+        if v.is_input and v.type.timed and v not in sources:
+            fail("GS0190", f"sampling with the timed input '{v.path}' given from outside is not built yet", v.span)
+    block = block_of(values, rate)
+    if block > MAX_BLOCK:
+        fail("GS0804", f"the schedule repeats after {block} ticks; the limit is {MAX_BLOCK}", feeds[0].span)
+    elements = {v: int(block * v.type.rate / rate) for v in values if v.type.rate is not None}
+    drawn = {f.source: f.drawn for f in feeds}
+    ready: dict[Value, list[int]] = {}
+    fires: list[Fire] = []
+    for v in values:
+        if not v.type.timed:
+            continue
+        if v in drawn:
+            ready[v] = [2 * k + 1 for k in range(elements[v])]
+            continue
+        step = rate / v.type.rate if v.type.rate is not None else Fraction(1)
+        group = group_of(v)
+        times: list[int] = []
+        for first in range(0, elements[v], group):
+            at = 2 * ceil(first * step)
+            for i, operand in enumerate(v.operands):
+                if isinstance(operand, Constant) or not operand.type.timed:
+                    continue
+                at = max(at, _latest(v, i, operand, first, group, ready[operand], block))
+            if at >= 2 * block:
+                fail(
+                    "GS0190",
+                    f"{v.path} looks ahead of its block while sampling, which is not built yet",
+                    v.span,
+                    related=[Related("needed for what is fed", feeds[0].span)],
+                )
+            fires.append(Fire(v, first, group, at))
+            times += [at] * group
+        ready[v] = times
+    order = {v: n for n, v in enumerate(values)}
+    fires.sort(key=lambda f: (f.at, order[f.value], f.first))
+    _verify(feeds, ready)
+    static = tuple(v for v in values if not v.type.timed and not v.is_input)
+    return Schedule(block, tuple(values), tuple((f.source, f.drawn) for f in feeds), elements, tuple(fires), static)
+
+
+def _latest(v: Value, i: int, operand: Value, first: int, count: int, ready: list[int], block: int) -> int:
+    """The half tick at which everything that these elements consume of operand i is there."""
+    window = v.windows[i]
+    n = len(ready)
+    if window.copies:  # a delay: element e is element e - n of the operand
+        wanted = range(first - int(window.past), first - int(window.past) + count)
+    else:
+        a, b = consumed(v, i, first, count)
+        if window.future != inf and window.reads(first + count - 1)[1] >= b:
+            fail("GS0190", f"{v.path} looks ahead; streaming it is not built yet", v.span)
+        wanted = range(a, b)
+    return max((ready[e % n] + 2 * block * (e // n) for e in wanted if e >= 0), default=0)
+
+
+def _verify(feeds: Sequence[object], ready: Mapping[Value, list[int]]) -> None:
+    """Law: what is drawn for tick k has fired before tick k ends. The proof of time says so; here it is counted."""
+    for f in feeds:
+        times = ready[f.drawn]  # type: ignore[attr-defined]
+        late = [k for k, at in enumerate(times) if at > 2 * k]
+        if late:
+            raise AssertionError(f"schedule: the draw of tick {late[0]} fires at half tick {times[late[0]]}")
