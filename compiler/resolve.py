@@ -102,6 +102,7 @@ class Spec:
     doc: str
     home: Home
     overrides: tuple[str, ...] = ()
+    data_folder: Source | None = None  # data=FOLDER on the command line
 
     def section(self, name: str) -> Node | None:
         return self.document.root.get(name)
@@ -121,9 +122,12 @@ def resolve(document: Document, library: Library, overrides: Iterable[str] = (),
     findings = findings or Findings()
     overrides = tuple(overrides)
     bare = []
+    folder = None
     for text in overrides:
         name, source = _split(text)
-        if "." in name:
+        if name == "data":
+            folder = source
+        elif "." in name:
             document = _replace_path(document, name, source)
         elif name in RESERVED:
             fail("GS0211", f"'{name}' is a section, not a param; a dotted path changes a part of it", _whole(source))
@@ -146,7 +150,7 @@ def resolve(document: Document, library: Library, overrides: Iterable[str] = (),
     _blocks(root, home, findings)
     name = root.get("model")
     doc = root.get("doc")
-    return Spec(document, _text(name), _text(doc) if doc is not None else "", home, overrides)
+    return Spec(document, _text(name), _text(doc) if doc is not None else "", home, overrides, folder)
 
 
 def _text(node: Node) -> str:

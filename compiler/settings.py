@@ -15,7 +15,7 @@ from graphspec.document import Entry, Node, Scalar
 from graphspec.document import Mapping as Tree
 from graphspec.expression import Argument, Call, Expr, Name, names, parse_expression
 from graphspec.graph import Graph
-from graphspec.span import Span
+from graphspec.span import Source, Span
 
 
 @dataclass(frozen=True)
@@ -79,7 +79,8 @@ def read_settings(spec: Spec, graph: Graph, declared: Catalogue, findings: Findi
             name = entry.key.text
             if name not in graph.inputs:
                 fail("GS0601", f"there is no input '{name}' to get data for{did_you_mean(name, graph.inputs)}", entry.key.span)
-            data[name] = call_of(entry.value, spec, declared, "a source of data, as audio_folder(\"data\")")
+            source = call_of(entry.value, spec, declared, "a source of data, as audio_folder(\"data\")")
+            data[name] = source if spec.data_folder is None else _in_folder(source, spec.data_folder, declared)
     found: dict[str, Any] = {}
     entries = spec.entries("train")
     form = declared.ops["train"]
@@ -96,6 +97,13 @@ def read_settings(spec: Spec, graph: Graph, declared: Catalogue, findings: Findi
         numbers=numbers,
         has_train=bool(entries),
     )
+
+
+def _in_folder(source: Setting, folder: Source, declared: Catalogue) -> Setting:
+    """data=FOLDER: recordings of that folder, with whatever else the spec said of its source."""
+    form = declared.ops["audio_folder"]
+    arguments = {p.name: source.arguments.get(p.name, p.default) for p in form.parameters}
+    return Setting(form, {**arguments, "path": folder.text}, Span(folder, 0, len(folder.text)))
 
 
 def _train_entry(entry: Entry, spec: Spec, graph: Graph, declared: Catalogue, form: Declaration) -> Any:

@@ -9,7 +9,7 @@ from graphspec.declare import op
     rearranges=True,
     example="cat(a, b)",
 )
-def cat(xs):
+def cat(*xs):
     """The channels of several values side by side, in the order given.
 
     xs: any[..., c_i], equal in all axes but the channels -> any[..., sum of c_i].

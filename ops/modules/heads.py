@@ -42,8 +42,11 @@ class CategoricalDraw(Stateless):
         self.top_k = top_k
 
     def forward(self, logits: Tensor, *, noise: Tensor, temperature: Knob = None, top_p: Knob = None) -> Tensor:
+        # Knobs left at their neutral number cost nothing.
+        if not isinstance(top_p, Tensor) and top_p is not None and top_p >= 1:
+            top_p = None
         z = self._masked(_wide(logits), top_p)
-        if temperature is not None:
+        if isinstance(temperature, Tensor) or temperature not in (None, 1):
             # Differences to the largest, so that dividing by next to nothing gives 0 and -inf: the argmax.
             limits = torch.finfo(z.dtype)
             z = (z - z.amax(-1, keepdim=True)) / _bounded(_row(temperature, z), limits.tiny, limits.max)

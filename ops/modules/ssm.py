@@ -117,6 +117,7 @@ class _ChunkScan(torch.autograd.Function):
         before = torch.cat([first, end[:, :, :-1]], 2).view(H, -1, 2 * n)
         y = torch.bmm(drive, within).baddbmm_(before, read[:, 1:].transpose(1, 2))
         ctx.save_for_backward(drive, log_re, log_im, q_re, q_im, p_re, p_im, read, gather, within, before)
+        ctx.batch = B
         ctx.set_materialize_grads(False)
         return y.view(H, -1).t().contiguous().view(B, T, H), end[:, :, -1].transpose(0, 1).contiguous()
 
@@ -127,7 +128,7 @@ class _ChunkScan(torch.autograd.Function):
         (H, _, c), n = drive.shape, log_re.shape[1]
         if grad_y is None and grad_end is None:
             return (None,) * 8
-        B = (grad_y if grad_y is not None else grad_end).shape[0]
+        B = ctx.batch
         # Adjoint of the state at each chunk's end: what later chunks read from it, carried from the far end.
         late = drive.new_zeros(H, B, 1, 2 * n)
         if grad_end is not None:

@@ -1,0 +1,69 @@
+"""The command line: `graphspec COMMAND`. Each command is a small file under cli/, imported only when it is called."""
+
+from __future__ import annotations
+
+import argparse
+import importlib
+import os
+import sys
+
+COMMANDS = {
+    "lint": "check a spec: shapes, rates, causality; says what is wrong and how to mend it",
+    "compile": "report values, parameters and cost; write both forms, the graph and diagrams",
+    "draw": "the diagram of a spec, as Mermaid or DOT",
+    "explain": "what a diagnostic code means, with an example",
+    "train": "train a spec",
+    "eval": "score a run on the held-out recordings, whole",
+    "sample": "make sound with a trained run",
+}
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Run one command; returns the exit code (0 fine, 1 errors in the user's files, 2 usage, 70 our fault)."""
+    parser = argparse.ArgumentParser(prog="graphspec", description="Audio models as YAML graphs: proved, trained, sampled.")
+    subparsers = parser.add_subparsers(dest="command", metavar="COMMAND", required=True)
+    argv = sys.argv[1:] if argv is None else argv
+    for name, summary in COMMANDS.items():
+        sub = subparsers.add_parser(name, help=summary, description=summary)
+        if argv[:1] == [name]:  # only the command that is called is imported
+            importlib.import_module(f"graphspec.cli.{name}_command").arguments(sub)
+    options, rest = parser.parse_known_args(argv)
+    if rest:  # NAME=VALUE may stand anywhere among the options
+        if not hasattr(options, "overrides") or any(r.startswith("-") or "=" not in r for r in rest):
+            parser.error(f"not understood: {' '.join(rest)}")
+        options.overrides = [*options.overrides, *rest]
+    command = importlib.import_module(f"graphspec.cli.{options.command}_command")
+    return _guarded(command, options)
+
+
+def _guarded(command: object, options: argparse.Namespace) -> int:
+    from graphspec.cli.load import failed
+    from graphspec.diagnostic import SpecError
+
+    try:
+        return command.run(options)  # type: ignore[attr-defined]
+    except SpecError as error:
+        return failed(error, getattr(options, "format", "human"))
+    except KeyboardInterrupt:
+        print("interrupted", file=sys.stderr)
+        return 130
+    except BrokenPipeError:  # the reader of our output went away
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 141
+    except Exception as error:  # a fault of ours: said in one line, the trace on request
+        if os.environ.get("GRAPHSPEC_TRACEBACK"):
+            raise
+        print(
+            f"error[GS0900]: graphspec failed: {type(error).__name__}: {str(error)[:300]}\n"
+            "  = note: this is our fault, not the spec's; GRAPHSPEC_TRACEBACK=1 shows where",
+            file=sys.stderr,
+        )
+        return 70
+
+
+def run() -> None:
+    sys.exit(main())
+
+
+if __name__ == "__main__":
+    run()
