@@ -141,12 +141,13 @@ class Model(nn.Module):
     @property
     def step_form(self) -> fx.GraphModule:
         """Blocks: inputs, state, prepared -> timed targets and the new state."""
-        return self._step().module
+        return self._step(list(self._stepped().values())).module
 
-    def _step(self) -> _Form:
-        if "step" not in self.forms:
-            self.forms["step"] = _step(self, list(self._stepped().values()))
-        return self.forms["step"]
+    def _step(self, targets: list[Value]) -> _Form:
+        key = ("step", tuple(targets))
+        if key not in self.forms:
+            self.forms[key] = _step(self, targets)
+        return self.forms[key]
 
     def prepare(self) -> dict[str, Tensor]:
         """Pure function of the weights, once per sampling."""
@@ -164,13 +165,25 @@ class Model(nn.Module):
         noise: Mapping[str, Tensor] | None = None,
     ) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
         """One block of ticks. Returns the timed targets by name, and the new state; nothing is changed in place."""
-        form = self._step()
+        targets = self._stepped()
+        found, new = self.stream(list(targets.values()), inputs, state, prepared, noise)
+        return dict(zip(targets, found, strict=True)), new
+
+    def stream(
+        self,
+        values: Sequence[Value],
+        inputs: Mapping[str, Tensor | float],
+        state: Mapping[str, Tensor],
+        prepared: Mapping[str, Tensor],
+        noise: Mapping[str, Tensor] | None = None,
+    ) -> tuple[list[Tensor], dict[str, Tensor]]:
+        """`step` for any timed values of the graph."""
+        form = self._step(list(values))
         flat = self._given(form, inputs, noise)
         flat += [state[n] for n in form.states] + [prepared[n] for n in form.prepared]
         found = form.run(flat)
-        names = list(self._stepped())
-        new = dict(zip(form.states, found[len(names) :], strict=True))
-        return dict(zip(names, found, strict=False)), {**state, **new}
+        new = dict(zip(form.states, found[len(values) :], strict=True))
+        return list(found[: len(values)]), {**state, **new}
 
 
 def lower(checked: Checked, seed: int = 0, device: str | torch.device = "cpu") -> Model:

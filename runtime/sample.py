@@ -1,0 +1,300 @@
+"""Sampling: the step form with its feed closed, run on the compiler's schedule, each level only when it is due.
+
+The schedule (compiler/plan.py) is turned into one straight list of instructions for each tick of the block; registers
+hold the elements of this block. A prompt is run by the parallel form, block by block, and its rest tick by tick.
+Noise comes from the counter (seed, stream, row, tick), so batch size and chunking do not change a row's samples.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from graphspec.compiler.lower import Model
+from graphspec.compiler.plan import Fire, Schedule, consumed, schedule
+from graphspec.diagnostic import fail
+from graphspec.graph import Constant, Value
+from graphspec.ops.modules.noise import stream_id, uniform
+
+NOISE_TICKS = 4096  # noise is drawn for so many ticks at a time
+
+Registers = list[Any]
+
+
+@dataclass(frozen=True)
+class Pick:
+    """Elements of a register: all of it, or from `first` on."""
+
+    register: int
+    first: int
+    count: int
+    whole: bool
+
+    def of(self, registers: Registers) -> Tensor:
+        held = registers[self.register]
+        return held if self.whole else held[:, self.first : self.first + self.count]
+
+
+class Instruction:
+    """Run one module for some elements: gather operands, step, keep the result and the state."""
+
+    def __init__(
+        self, module: nn.Module, plain: list[Any], named: dict[str, Any], register: int,
+        state: int | None, prepared: dict[str, Tensor], noise: tuple[Value, int, int] | None, parts: list[int] | None,
+    ):  # fmt: skip
+        self.module, self.plain, self.named, self.register = module, plain, named, register
+        self.state, self.prepared, self.noise, self.parts = state, prepared, noise, parts
+        self.stateless = state is None and not prepared
+        self.call = module.forward if self.stateless else module.step
+
+    def run(self, registers: Registers, states: list[dict[str, Tensor]], noise: Callable[[Value, int, int], Tensor]) -> None:
+        given = [_gathered(p, registers) for p in self.plain]
+        named = {k: _gathered(p, registers) for k, p in self.named.items()} if self.named else {}
+        if self.noise is not None:
+            named["noise"] = noise(*self.noise)
+        if self.stateless:
+            made = self.call(*given, **named)
+        else:
+            own = states[self.state] if self.state is not None else {}
+            made, new = self.call(*given, state=own, prepared=self.prepared, **named)
+            if self.state is not None:
+                states[self.state] = new
+        if self.parts is None:
+            registers[self.register] = made
+        else:
+            for register, part in zip(self.parts, made, strict=True):
+                registers[register] = part
+
+
+class Delay:
+    """Element e of a delay is element e - k of its operand: this block's, or what is left of the blocks before."""
+
+    def __init__(self, register: int, past: int, first: int, count: int, k: int, source: list[Pick]):
+        self.register, self.past, self.first, self.count, self.k, self.source = register, past, first, count, k, source
+
+    def run(self, registers: Registers, states: list[Any], noise: Any) -> None:
+        past = states[self.past]
+        each = [
+            past[e] if e < self.k else self.source[e - self.k].of(registers)
+            for e in range(self.first, self.first + self.count)
+        ]
+        registers[self.register] = each[0] if len(each) == 1 else torch.cat(each, 1)
+
+
+def _gathered(pick: Any, registers: Registers) -> Any:
+    if type(pick) is Pick:
+        return pick.of(registers)
+    if type(pick) is list:
+        return torch.cat([p.of(registers) for p in pick], 1)
+    return pick
+
+
+class Sampler:
+    """A model ready to sample a batch of rows; `first_row` numbers them for the noise."""
+
+    def __init__(self, model: Model, rows: int, seed: int, knobs: Mapping[str, float] | None = None, first_row: int = 0):
+        if not model.graph.feeds:
+            fail("GS0627", "the spec has no 'sample:', so nothing says what is drawn", None)
+        self.model = model.eval()
+        self.plan: Schedule = schedule(model.graph)
+        self.rows = rows
+        self.seed = seed
+        self.row_numbers = torch.arange(first_row, first_row + rows)
+        like = next(model.parameters())
+        self.device, self.like = like.device, like
+        self.knobs = self._knobs(knobs or {})
+        self.tick = 0
+        self._noise: dict[Value, tuple[int, Tensor]] = {}
+        self._compile()
+
+    def _knobs(self, given: Mapping[str, float]) -> dict[Value, Any]:
+        inputs = self.model.graph.inputs
+        knobs = {n: i.default for n, i in inputs.items() if not i.value.type.timed}
+        for name in given:
+            if name not in knobs:
+                fail("GS0628", f"the spec has no knob '{name}'; it has {', '.join(knobs) or 'none'}", None)
+        return {inputs[n].value: given.get(n, d) for n, d in knobs.items()}
+
+    # ---- the program --------------------------------------------------------------------------------------------
+
+    def _compile(self) -> None:
+        plan, model = self.plan, self.model
+        self.registers: Registers = []
+        self.where: dict[Value, list[Pick]] = {}  # element -> its register
+        fed = {source: drawn for source, drawn in plan.fed}
+        for v in plan.values:
+            if v.type.timed and v in fed:
+                self.where[v] = [self._register() for _ in range(plan.elements[v])]
+        for f in plan.fires:
+            self._hold(f)
+        prepared = model.prepare()
+        self.states: list[Any] = []
+        self.slots: dict[Value, int] = {}
+        for v in plan.values:
+            if v.op is None or not v.type.timed:
+                continue
+            module = model.modules_of[v]
+            start = module.init_state(self.rows, self.like)  # type: ignore[operator]
+            if start:
+                self.slots[v] = len(self.states)
+                self.states.append(self._past(v, start) if _delays(v) else start)
+        self.static: dict[Value, Any] = dict(self.knobs)
+        with torch.no_grad():
+            for v in plan.static:
+                self.static[v] = model.evaluate([v], {k.path: x for k, x in self.knobs.items()})[0]
+        program: list[list[Any]] = [[] for _ in range(2 * plan.block)]
+        for f in plan.fires:
+            made = self._instruction(f, prepared)
+            if made is not None:
+                program[f.at].append(made)
+        self.program = program
+        self.delays = [v for v in plan.values if v in self.slots and _delays(v)]
+
+    def _register(self) -> Pick:
+        self.registers.append(None)
+        return Pick(len(self.registers) - 1, 0, 1, True)
+
+    def _hold(self, f: Fire) -> None:
+        if f.value.part is not None or f.value.parts is None:
+            self.registers.append(None)
+            register = len(self.registers) - 1
+            picks = [Pick(register, i, 1, f.count == 1) for i in range(f.count)]
+            self.where.setdefault(f.value, []).extend(picks)
+
+    def _past(self, v: Value, state: dict[str, Tensor]) -> list[Tensor]:
+        """A delay's one state tensor [B, k, ...], oldest first, as k elements."""
+        (held,) = state.values()
+        return list(held.split(1, 1))
+
+    def _operand(self, v: Value, i: int, first: int, count: int) -> Any:
+        operand = v.operands[i]
+        if isinstance(operand, Constant):
+            return operand.value
+        if not operand.type.timed:
+            return self.static[operand]
+        a, b = consumed(v, i, first, count)
+        picks = self.where[operand][a:b]
+        if len(picks) == 1:
+            return picks[0]
+        if len({p.register for p in picks}) == 1:
+            p = picks[0]
+            width = sum(1 for q in self.where[operand] if q.register == p.register)
+            return Pick(p.register, p.first, len(picks), width == len(picks))
+        return picks
+
+    def _instruction(self, f: Fire, prepared: Mapping[str, Tensor]) -> Any:
+        v = f.value
+        if v.part is not None:
+            return None  # filled by the op it is a part of
+        if _delays(v):
+            operand = v.operands[0]
+            assert isinstance(operand, Value)
+            register = self.where[v][f.first].register
+            return Delay(register, self.slots[v], f.first, f.count, int(v.windows[0].past), self.where[operand])
+        assert v.op is not None
+        optional = {d.name for d in v.op.parsed.operands if d.optional}
+        plain, named = [], {}
+        for i, slot in enumerate(v.slots):
+            given = self._operand(v, i, f.first, f.count)
+            if slot in optional:
+                named[slot] = given
+            else:
+                plain.append(given)
+        own = {k.split("/", 1)[1]: t for k, t in prepared.items() if k.startswith(f"{v.path}/")}
+        noise = (v, f.first, f.count) if v.noise is not None and not v.op.training_noise else None
+        parts = None
+        register = -1
+        if v.parts is not None:
+            parts = [self.where[p][f.first].register for name in v.parts for p in self.where if p.part == name and p.operands[0] is v]
+        else:
+            register = self.where[v][f.first].register
+        return Instruction(self.model.modules_of[v], plain, named, register, self.slots.get(v), own, noise, parts)
+
+    # ---- running --------------------------------------------------------------------------------------------------
+
+    @torch.no_grad()
+    def prefill(self, prompt: Mapping[str, Tensor]) -> None:
+        """Take in a prompt [B, n, C] for every fed input: whole blocks in parallel, the rest tick by tick."""
+        if self.tick:
+            fail("GS0629", "a prompt comes before the first tick", None)
+        n = min(p.shape[1] for p in prompt.values())
+        block = self.plan.block
+        whole = n // block * block
+        if whole:
+            self._parallel({k: p[:, :whole] for k, p in prompt.items()})
+            self.tick = whole
+        for k in range(whole, n):
+            self._tick({name: p[:, k : k + 1] for name, p in prompt.items()})
+
+    def _parallel(self, prompt: Mapping[str, Tensor]) -> None:
+        model = self.model
+        state = model.init_state(self.rows, self.like)
+        knobs = {k.path: v for k, v in self.knobs.items()}
+        _, state = model.stream(list(self.slots), {**knobs, **prompt}, state, model.prepare())
+        for v, slot in self.slots.items():
+            own = {k.split("/", 1)[1]: t for k, t in state.items() if k.startswith(f"{v.path}/")}
+            self.states[slot] = self._past(v, own) if _delays(v) else own
+
+    @torch.no_grad()
+    def draw(self, ticks: int, tell: Callable[[int], None] = lambda done: None) -> dict[str, Tensor]:
+        """The next `ticks` of every fed input, [B, ticks, C] each."""
+        out: dict[str, list[Tensor]] = {source.path: [] for source, _ in self.plan.fed}
+        for k in range(ticks):
+            for name, element in self._tick(None).items():
+                out[name].append(element)
+            if k % 256 == 255:
+                tell(k + 1)
+        return {name: torch.cat(each, 1) for name, each in out.items()}
+
+    def _tick(self, forced: Mapping[str, Tensor] | None) -> dict[str, Tensor]:
+        """One tick: what is due before the draw, the draw (or the forced element), what is due after it."""
+        plan = self.plan
+        k = self.tick % plan.block
+        registers, states = self.registers, self.states
+        for instruction in self.program[2 * k]:
+            instruction.run(registers, states, self._noise_for)
+        made = {}
+        for source, drawn in plan.fed:
+            element = forced[source.path] if forced is not None else self.where[drawn][k].of(registers)
+            registers[self.where[source][k].register] = made[source.path] = element
+        for instruction in self.program[2 * k + 1]:
+            instruction.run(registers, states, self._noise_for)
+        if k == plan.block - 1:
+            self._next_block()
+        self.tick += 1
+        return made
+
+    def _next_block(self) -> None:
+        for v in self.delays:
+            operand = v.operands[0]
+            assert isinstance(operand, Value)
+            n = int(v.windows[0].past)
+            slot = self.slots[v]
+            new = [p.of(self.registers) for p in self.where[operand][-n:]]
+            self.states[slot] = [*self.states[slot], *new][-n:]
+
+    def _noise_for(self, v: Value, first: int, count: int) -> Tensor:
+        """Uniform numbers [B, count, ...] of elements first.. of this block, from a buffer drawn ahead."""
+        assert v.noise is not None
+        per_block = self.plan.elements[v]
+        at = self.tick // self.plan.block * per_block + first
+        start, held = self._noise.get(v, (0, None))
+        if held is None or at < start or at + count > start + held.shape[1]:
+            size = max(NOISE_TICKS, count)
+            after = [int(d.as_int() or 1) for d in v.noise.after_time]
+            drawn = uniform(
+                self.seed, stream_id(v.path), self.row_numbers, torch.arange(at, at + size), math.prod(after),
+                dtype=self.like.dtype, device=self.device,
+            )  # fmt: skip
+            start, held = at, drawn.reshape(self.rows, size, *after)
+            self._noise[v] = (start, held)
+        return held[:, at - start : at - start + count]
+
+
+def _delays(v: Value) -> bool:
+    return bool(v.windows) and v.windows[0].copies

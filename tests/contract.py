@@ -1,0 +1,422 @@
+"""The contract of an op (DESIGN 5), held by one function against any checked graph.
+
+`verify_contract(checked)` lowers the graph and holds every promise for each of its outputs:
+
+    type      declared type == the tensor's shape and dtype, in float32 and float64; classes lie in range
+    reset     every weight is drawn, from its own name's generator and nothing else
+    time      the ticks an element reads, found by changing them one by one, are the declared ones
+    future    NaN in a tick outside the declared window reaches no element
+    batch     a row is what it is alone, and NaN in another row does not reach it
+    step      whole == steps of any size, long prefill then ticks among them: values and gradients
+    state     keeps its names, shapes and dtypes; a step writes to nothing it was given, nor to the module
+
+It raises AssertionError with the promise's name first. A result without time has no streaming form and is tested whole
+only; so is, until look-ahead streams, what looks ahead.
+"""
+
+from __future__ import annotations
+
+import itertools
+import random
+from collections.abc import Callable, Iterator, Mapping
+from fractions import Fraction
+from functools import cached_property
+from math import inf
+
+import torch
+from graphspec.compiler.lower import Model, lower
+from graphspec.compiler.pipeline import Checked
+from graphspec.compiler.plan import block_of
+from torch import Tensor, nn
+
+from graphspec.graph import Value
+from graphspec.time import Reach
+from graphspec.types import Type
+
+TOLERANCE = 1e-9  # float64, relative to the largest element
+CHANGED = 1e-10  # less than this is rounding, not a reading
+LOUD = 1e30  # where NaN is known to spread: times an exact zero it is still zero
+
+Tensors = dict[str, Tensor]
+
+
+def verify_contract(checked: Checked, *, ticks: int = 24, tight: bool = True, spreads_nan: bool = False) -> None:
+    """Every promise above, for every output of the graph. Raises AssertionError at the first that is broken.
+
+    ticks: of T. tight: the ends of the declared windows must really be read. spreads_nan: the whole form multiplies
+    ticks outside the window by exact zeros, so that NaN among them spreads; they are made very loud instead.
+    """
+    subject = Subject(checked, ticks)
+    verify_reset(subject)
+    verify_types(subject)  # leaves the model in float64
+    verify_time(subject, tight)
+    verify_future(subject, LOUD if spreads_nan else float("nan"))
+    verify_batch(subject)
+    verify_cannot_step(subject)
+    if subject.streamed:
+        verify_step(subject)
+        verify_state(subject)
+
+
+class Subject:
+    """A lowered graph with everything it takes to run it on random numbers."""
+
+    def __init__(self, checked: Checked, ticks: int):
+        self.checked, self.graph, self.sizes = checked, checked.graph, {"T": ticks}
+        faults = self.graph.facts.check(self.sizes)
+        assert not faults, f"ticks={ticks}: {faults}"
+        self.model: Model = lower(checked)
+        self.values = self.graph.needed_for(list(self.model.targets.values()))
+        self.inputs = {v.path: v.type for v in self.values if v.is_input}
+        self.noises = {v.path: v.noise for v in self.values if v.noise is not None}
+
+    @cached_property
+    def streamed(self) -> dict[str, Value]:
+        """The timed outputs, if nothing on the way to them looks ahead of the elements that a step is given."""
+        timed = {n: v for n, v in self.model.targets.items() if v.type.timed}
+        ahead = any(
+            w.reads(k)[1] >= (k + 1) * w.stride
+            for v in self.graph.needed_for(list(timed.values()))
+            for w, o in zip(v.windows, v.operands, strict=True)
+            if isinstance(o, Value) and o.type.timed
+            for k in range(w.stride.denominator)
+        )
+        return {} if ahead else timed
+
+    @cached_property
+    def block(self) -> tuple[int, Fraction]:
+        """The smallest step, in ticks of the fastest input, and that input's rate."""
+        values = self.graph.needed_for(list(self.streamed.values()))
+        fastest = max(v.type.rate for v in values if v.is_input and v.type.rate is not None)
+        block = block_of(values, fastest)
+        assert self.model.block % block == 0, f"step: the model's block {self.model.block} is no multiple of {block}"
+        return block, fastest
+
+    def shape(self, of: Type, batch: int) -> tuple[int, ...]:
+        return (batch, *(int(d.evaluate(self.sizes)) for d in of.tensor_axes))
+
+    def draw(self, batch: int, kind: int, seed: int, dtype: torch.dtype = torch.float64) -> Tensors:
+        """Random inputs. Floats are normal (kind 0), positive (1, for logarithms) or of few levels (2, for equality)."""
+        g = torch.Generator().manual_seed(seed)
+        out: Tensors = {}
+        for name, t in self.inputs.items():
+            shape = self.shape(t, batch)
+            if t.dtype.kind == "bool":
+                out[name] = torch.rand(shape, generator=g) > 0.5
+            elif t.dtype.kind == "int":
+                out[name] = torch.randint(t.dtype.classes or 8, shape, generator=g)
+            elif kind == 0 and t.timed:
+                out[name] = torch.randn(shape, generator=g, dtype=dtype)
+            elif kind == 2 and t.timed:
+                out[name] = torch.randint(-2, 3, shape, generator=g).to(dtype) / 2
+            else:  # static values are knobs such as a temperature: positive
+                out[name] = torch.rand(shape, generator=g, dtype=dtype) + 0.1
+        return out
+
+    def noise(self, batch: int, seed: int, dtype: torch.dtype = torch.float64) -> Tensors:
+        """What the runtime would fill in: uniform in (0, 1), or normal where the op asks for it."""
+        g = torch.Generator().manual_seed(seed)
+        out: Tensors = {}
+        for v in self.values:
+            if v.noise is not None and v.op is not None:
+                fill = torch.rand if v.op.noise.startswith("uniform") else torch.randn
+                out[v.path] = fill(self.shape(v.noise, batch), generator=g, dtype=dtype)
+        return out
+
+    def stepped(self, inputs: Tensors, noise: Tensors, chunks: list[int], state: Tensors | None = None) -> Tensors:
+        """The streamed outputs, computed in steps of so many blocks each."""
+        like = next(x for x in itertools.chain(inputs.values(), self.model.parameters(), [torch.empty(0)]))
+        like = torch.empty(0, dtype=self.dtype) if not like.is_floating_point() else like
+        batch = next(iter(inputs.values())).shape[0]
+        state = self.model.init_state(batch, like) if state is None else state
+        prepared = self.model.prepare()
+        pieces: dict[str, list[Tensor]] = {n: [] for n in self.streamed}
+        start = 0
+        for n in chunks:
+            given = {k: self.slice(x, self.inputs[k], start, n) for k, x in inputs.items()}
+            random_ = {k: self.slice(x, self.noises[k], start, n) for k, x in noise.items()}
+            y, state = self.model.step(given, state, prepared, random_)
+            for name in pieces:
+                pieces[name].append(y[name])
+            start += n
+        return {name: torch.cat(many, 1) for name, many in pieces.items()}
+
+    @property
+    def dtype(self) -> torch.dtype:
+        return next((p.dtype for p in self.model.parameters()), torch.float64)
+
+    def slice(self, x: Tensor, of: Type, start: int, n: int) -> Tensor:
+        """Blocks start .. start + n - 1 of a tensor; a static one whole."""
+        if of.rate is None:
+            return x
+        block, fastest = self.block
+        elements = int(block * of.rate / fastest)
+        return x[:, start * elements : (start + n) * elements]
+
+    @cached_property
+    def blocks(self) -> int:
+        name, t = next((n, t) for n, t in self.inputs.items() if t.rate == self.block[1])
+        return self.shape(t, 1)[1] // self.block[0]
+
+    def chunkings(self, seed: int) -> Iterator[list[int]]:
+        """All blocks at once, one by one, at random, and a prefill followed by single blocks."""
+        rng, n = random.Random(seed), self.blocks
+        yield [n]
+        yield [1] * n
+        for _ in range(2):
+            cuts = sorted(rng.sample(range(1, n), min(rng.randint(1, 4), n - 1)))
+            yield [b - a for a, b in itertools.pairwise([0, *cuts, n])]
+        prefill = rng.randint(1, n)
+        yield [prefill] + [1] * (n - prefill)
+
+
+# ---- one promise each --------------------------------------------------------------------------------------------
+
+
+def verify_reset(s: Subject) -> None:
+    """Weights are a function of (seed, their name): no other weight, no global generator, nothing left undrawn."""
+    for value, module in s.model.modules_of.items():
+        weights = set(dict(module.named_parameters()))
+        before = torch.random.get_rng_state()
+        (first, asked), (again, _) = _drawn(module, {}), _drawn(module, {})
+        untouched = torch.equal(before, torch.random.get_rng_state())
+        assert untouched, f"reset: {value.path} draws from torch's own generator"
+        assert asked <= weights, f"reset: {value.path} draws {sorted(asked - weights)}, which are no weights"
+        for name in weights:
+            assert first[name].isfinite().all(), f"reset: {value.path} leaves {name} undrawn"
+            assert torch.equal(first[name], again[name]), f"reset: {value.path}.{name} is drawn differently each time"
+        for name in asked:
+            other, _ = _drawn(module, {name: 2})
+            moved = {n for n in weights if not torch.equal(other[n], first[n])}
+            assert moved <= {name}, f"reset: the draw of {value.path}.{name} changes {sorted(moved - {name})}"
+    s.model.reset(0)
+    torch.manual_seed(12345)
+    twin = lower(s.checked, seed=0)
+    for name, w in twin.weights().items():
+        assert torch.equal(w, s.model.weights()[name]), f"reset: {name} differs between two lowerings"
+
+
+def _drawn(module: nn.Module, seeds: Mapping[str, int]) -> tuple[Tensors, set[str]]:
+    """The weights after a reset with these seeds (others 1), and the names it asked a generator for."""
+    asked: set[str] = set()
+
+    def generator(name: str) -> torch.Generator:
+        asked.add(name)
+        return torch.Generator().manual_seed(seeds.get(name, 1))
+
+    with torch.no_grad():
+        for w in module.parameters():
+            w.fill_(float("nan"))
+        module.reset(generator)
+    return {n: w.detach().clone() for n, w in module.named_parameters()}, asked
+
+
+def verify_types(s: Subject) -> None:
+    """Shapes and dtypes are the declared ones, whatever float the model runs in."""
+    for dtype in (torch.float32, torch.float64):
+        s.model.to(dtype)
+        for kind, batch in ((1, 2), (0, 1)):
+            out = s.model(s.draw(batch, kind, 1, dtype), s.noise(batch, 2, dtype))
+            for name, v in s.model.targets.items():
+                want = {"int": torch.int64, "bool": torch.bool, "float": dtype}[v.type.dtype.kind]
+                want = torch.float32 if v.type.dtype.concrete else want
+                y = out[name]
+                assert y.dtype == want, f"type: {v} is {y.dtype} where {want} is declared"
+                shape = s.shape(v.type, batch)
+                assert tuple(y.shape) == shape, f"type: {v} is {list(y.shape)} where {list(shape)} is declared"
+                classes = v.type.dtype.classes if v.type.meaning is None else None
+                if classes:
+                    assert 0 <= int(y.min()) and int(y.max()) < classes, f"type: {v} holds {y.min()} .. {y.max()}"
+
+
+def verify_time(s: Subject, tight: bool) -> None:
+    """Change one tick of one input at a time: only elements that declare to read it change; the ends do change."""
+    for source in _timed(s):
+        length = s.shape(s.inputs[source], 1)[1]
+        changed: dict[str, Tensor] = {}
+        for trial, kind in enumerate((0, 1, 2, 0)):
+            inputs = {n: x.expand(length + 1, *x.shape[1:]).clone() for n, x in s.draw(1, kind, 10 + trial).items()}
+            noise = {n: x.expand(length + 1, *x.shape[1:]) for n, x in s.noise(1, 20 + trial).items()}
+            fresh = s.draw(1, kind, 30 + trial)[source]
+            rows = torch.arange(length)
+            inputs[source][rows, rows] = fresh[0]  # the last row stays as it is
+            for name, y in s.model(inputs, noise).items():
+                if s.model.targets[name].type.timed:
+                    differs = _differs(y[:-1], y[-1:]).flatten(2).any(-1)  # [ticks of the source, elements]
+                    changed[name] = changed.get(name, torch.zeros_like(differs)) | differs
+        for name, found in changed.items():
+            value = s.model.targets[name]
+            reach = s.checked.time.of[source].get(value)
+            for k in range(found.shape[1]):
+                _compare(f"time: element {k} of {value.path}, {source}:", found[:, k], reach, k, tight)
+
+
+def _compare(where: str, read: Tensor, reach: Reach | None, k: int, tight: bool) -> None:
+    ticks = [int(j) for j in read.nonzero().flatten()]
+    first, last = (inf, -inf) if reach is None else (reach.first_at(k), reach.last_at(k))
+    beyond = [j for j in ticks if not first <= j <= last]
+    assert not beyond, f"{where} ticks {beyond} are read, but {first} .. {last} is declared"
+    if tight and reach is not None and reach.exact:
+        # An end that lies outside the crop says nothing about its edge: taps may be far apart.
+        ends = {max(first, 0) if first == -inf else first, min(last, len(read) - 1) if last == inf else last}
+        unread = [j for j in sorted(ends) if 0 <= j < len(read) and j not in ticks]
+        assert not unread, f"{where} {first} .. {last} is declared, but ticks {unread} are never read"
+
+
+def verify_future(s: Subject, poison: float) -> None:
+    """NaN in one tick: an element that does not declare to read it is what it was."""
+    for source in _timed(s):
+        if s.inputs[source].dtype.kind != "float":
+            continue
+        length = s.shape(s.inputs[source], 1)[1]
+        inputs = {n: x.expand(length + 1, *x.shape[1:]).clone() for n, x in s.draw(1, 1, 40).items()}
+        noise = {n: x.expand(length + 1, *x.shape[1:]) for n, x in s.noise(1, 41).items()}
+        rows = torch.arange(length)
+        inputs[source][rows, rows] = poison
+        for name, y in s.model(inputs, noise).items():
+            value = s.model.targets[name]
+            if not value.type.timed:
+                continue
+            reach = s.checked.time.of[source].get(value)
+            spoilt = _differs(y[:-1], y[-1:]).flatten(2).any(-1)
+            for j, k in spoilt.nonzero().tolist():
+                inside = reach is not None and reach.first_at(k) <= j <= reach.last_at(k)
+                assert inside, f"future: {poison} in tick {j} of {source} reaches element {k} of {value.path}"
+
+
+def verify_batch(s: Subject) -> None:
+    """Rows do not know of each other: three together are three alone, and NaN stays in its row."""
+    inputs, noise = s.draw(3, 1, 50), s.noise(3, 51)
+    floats = [n for n, x in inputs.items() if x.is_floating_point()]
+    broken = {n: x.clone() for n, x in inputs.items()}
+    for n in floats:
+        broken[n][1] = float("nan")
+
+    def held(run: Callable[[Tensors, Tensors], Tensors], form: str) -> None:
+        together, spoilt = run(inputs, noise), run(broken, noise) if floats else {}
+        for row in range(3):
+            alone = run(_rows(inputs, row), _rows(noise, row))
+            for name, y in alone.items():
+                _close(together[name][row : row + 1], y, f"batch: row {row} of {name} is not what it is alone ({form})")
+                if row != 1 and spoilt:
+                    _close(spoilt[name][row : row + 1], y, f"batch: NaN in row 1 reaches row {row} of {name} ({form})")
+
+    held(s.model, "whole")
+    if s.streamed:
+        chunks = next(s.chunkings(0))
+        held(lambda x, z: s.stepped(x, z, chunks), "step")
+
+
+def verify_cannot_step(s: Subject) -> None:
+    """An op that makes a static value of a timed one says that it has no streaming form."""
+    for v in s.values:
+        if v.op is None or v.type.timed or not any(o.type.timed for o in v.values()):
+            continue
+        try:
+            s.model.modules_of[v].step(*[torch.zeros(1, 1, 1)] * len(v.operands), state={}, prepared={})
+        except NotImplementedError:
+            continue
+        raise AssertionError(f"step: {v.path} reads all of time, but steps")
+
+
+def verify_step(s: Subject) -> None:
+    """whole == step, values and gradients with respect to float inputs and weights, for many chunkings."""
+    weights = s.model.weights()
+    for kind in (0, 1):
+        inputs, noise = s.draw(2, kind, 60), s.noise(2, 61)
+        floats = [x.requires_grad_() for x in inputs.values() if x.is_floating_point()]
+        ends = [*floats, *weights.values()]
+        whole = {n: y for n, y in s.model(inputs, noise).items() if n in s.streamed}
+        g = torch.Generator().manual_seed(62)
+        pull = {n: torch.randn(y.shape, generator=g, dtype=torch.float64) for n, y in whole.items()}
+        want = _gradients(whole, pull, ends)
+        for chunks in s.chunkings(63 + kind):
+            found = s.stepped(inputs, noise, chunks)
+            for name, y in whole.items():
+                _close(found[name], y, f"step: {name} in chunks {chunks} is not the whole form's")
+            for name, a, b in zip(
+                [*(n for n, x in inputs.items() if x.is_floating_point()), *weights],
+                _gradients(found, pull, ends), want, strict=True,
+            ):  # fmt: skip
+                _close(a, b, f"step: gradient of {name} in chunks {chunks} is not the whole form's")
+
+
+@torch.no_grad()
+def verify_state(s: Subject) -> None:
+    """A step is pure: state, prepared, inputs and the module's own tensors stay as they were."""
+    for dtype in (torch.float32, torch.float64):
+        s.model.to(dtype)
+        inputs, noise = s.draw(2, 1, 70, dtype), s.noise(2, 71, dtype)
+        like = torch.empty(0, dtype=dtype)
+        state, prepared = s.model.init_state(2, like), s.model.prepare()
+        for name, y in s.model.prepare().items():
+            _close(y, prepared[name], f"state: prepare is not the same twice: {name}")
+        for name, x in state.items():
+            assert x.shape[0] == 2, f"state: {name} is {list(x.shape)}, not one row for each of the batch"
+        owned = {**dict(s.model.named_parameters()), **dict(s.model.named_buffers())}
+        kept = {n: {k: x.clone() for k, x in d.items()} for n, d in (
+            ("state", state), ("prepared", prepared), ("input", inputs), ("module", owned)
+        )}  # fmt: skip
+        n, start = s.blocks, 0
+        for count in (1, 2, n - 3) if n > 3 else (n,):
+            given = {k: s.slice(x, s.inputs[k], start, count) for k, x in inputs.items()}
+            random_ = {k: s.slice(x, s.noises[k], start, count) for k, x in noise.items()}
+            y, new = s.model.step(given, state, prepared, random_)
+            twice, _ = s.model.step(given, state, prepared, random_)
+            for name in y:
+                _close(twice[name], y[name], f"state: the same step twice differs in {name}: a step must be pure")
+                want = s.model.targets[name].type.dtype
+                assert want.kind != "float" or y[name].dtype == dtype or want.concrete, f"type: {name} steps in {dtype}"
+            for what, now in (("state", state), ("prepared", prepared), ("input", inputs), ("module", owned)):
+                for name, x in now.items():
+                    same = torch.equal(x, kept[what][name])
+                    assert same, f"state: a step writes to its {what} {name}: a step must be pure"
+            assert set(new) == set(state), f"state: {sorted(set(new) ^ set(state))} come or go"
+            for name, x in new.items():
+                a, b = (tuple(x.shape), x.dtype), (tuple(state[name].shape), state[name].dtype)
+                assert a == b, f"state: {name} turns from {b} into {a}"
+            state, kept["state"], start = new, {k: x.clone() for k, x in new.items()}, start + count
+
+
+# ---- comparing ---------------------------------------------------------------------------------------------------
+
+
+def _timed(s: Subject) -> list[str]:
+    return [n for n, t in s.inputs.items() if t.timed]
+
+
+def _rows(tensors: Tensors, row: int) -> Tensors:
+    return {n: x[row : row + 1] for n, x in tensors.items()}
+
+
+def _differs(a: Tensor, b: Tensor) -> Tensor:
+    """Where two tensors differ by more than rounding; NaN equals NaN."""
+    if not a.is_floating_point():
+        return a != b
+    size = b[b.isfinite()].abs().max().clamp(min=1) if b.isfinite().any() else 1.0
+    same = (a == b) | ((a - b).abs() <= CHANGED * size) | (a.isnan() & b.isnan())
+    return ~same
+
+
+def _close(a: Tensor, b: Tensor, what: str) -> None:
+    assert a.dtype == b.dtype and a.shape == b.shape, f"{what}: {a.dtype} {list(a.shape)}, {b.dtype} {list(b.shape)}"
+    if not a.is_floating_point():
+        assert torch.equal(a, b), what
+        return
+    a, b = a.detach(), b.detach()
+    finite = a.isfinite() & b.isfinite()
+    odd = ~finite & ~((a == b) | (a.isnan() & b.isnan()))
+    assert not odd.any(), f"{what}: {int(odd.sum())} elements are not finite in one only"
+    if finite.any():
+        tolerance = TOLERANCE if a.dtype == torch.float64 else 1e-5
+        error = float((a[finite] - b[finite]).abs().max() / b[finite].abs().max().clamp(min=1))
+        assert error <= tolerance, f"{what}: relative error {error:.1e}"
+
+
+def _gradients(outputs: Tensors, pull: Tensors, ends: list[Tensor]) -> list[Tensor]:
+    """Of the outputs' product with `pull`; zero where nothing depends."""
+    pulled = [(y * pull[n]).sum() for n, y in outputs.items() if y.requires_grad]
+    if not pulled or not ends:
+        return [torch.zeros_like(x) for x in ends]
+    found = torch.autograd.grad(sum(pulled[1:], pulled[0]), ends, allow_unused=True)
+    return [torch.zeros_like(x) if f is None else f for f, x in zip(found, ends, strict=True)]
