@@ -25,7 +25,8 @@ def bind(
 ) -> tuple[dict[str, Any], dict[str, Any], dict[str, Site]]:
     """(inputs, parameters, where the inputs stand) of an op call; in stage position the first input is missing."""
     declared = op.parsed.operands
-    open_inputs = [d for d in declared if not d.optional][1 if piped else 0 :]
+    piped_away = piped and not declared[0].variadic  # a variadic takes more behind the piped one
+    open_inputs = [d for d in declared if not d.optional][1 if piped_away else 0 :]
     inputs: dict[str, Any] = {}
     sites: dict[str, Site] = {}
     params: dict[str, Any] = {}

@@ -471,7 +471,8 @@ class Elaborator:
         if isinstance(stage, OpStage):
             slot = stage.op.parsed.operands[0]
             given = self._operand(first, site.span)
-            inputs = {slot.name: (given,) if slot.variadic else given, **stage.inputs}
+            rest = stage.inputs.get(slot.name, ())
+            inputs = {**stage.inputs, slot.name: (given, *rest) if slot.variadic else given}
             return self._op_call(stage.op, inputs, stage.params, stage.span, {slot.name: site, **stage.sites})
         block = stage.block
         return self._block(replace(stage, inputs={block.inputs[0].name: first, **stage.inputs}))

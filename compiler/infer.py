@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from fractions import Fraction
 from functools import cache, lru_cache
 from typing import Any, NoReturn
@@ -79,6 +79,8 @@ class Inference:
             else:
                 assert isinstance(given, Given)
                 self._match(op, declared.name, declared.type, given, bound, span)
+        if op.parts:
+            bound.values["parts"] = tuple(width for name, width in params.items() if op.parameter(name) is None)
         for condition in op.parsed.conditions:
             if not self._dim(condition, bound, span):
                 known = ", ".join(
@@ -188,10 +190,10 @@ class Inference:
                     related=[Related(f"{first.label}: {first.type}", first.span), Related(f"{given.label}: {type_}", given.span)],
                     fixes=[Fix("dequantise or embed the integers first")],
                 )
-            elif bound.any.kind == "int" and type_.dtype.kind == "float":
-                bound.any = type_.dtype
+            elif bound.any != type_.dtype:
+                bound.any = _joined_dtype(bound.any, type_.dtype)
         elif want in ("float", "f32"):
-            if kind != "float":
+            if kind != "float" and type_.dtype != NUMBER_INT:
                 refuse("dequantise or embed the integers first" if kind == "int" else "")
         elif want == "int":
             if kind != "int":
@@ -374,6 +376,8 @@ class Inference:
         for g in given[1:]:
             out = self.join(op.spelled or op.name, maker, Given(out, maker.span, maker.label), g, span)
             maker = g if len(g.type.dims) > len(maker.type.dims) else maker
+        if op.spelled and out.dtype.kind == "int":  # a sum of classes is not a class
+            return replace(out, dtype=INT)
         return out
 
     def join(self, what: str, maker: Given, a: Given, b: Given, span: Span) -> Type:
@@ -478,9 +482,12 @@ NUMBER_INT = DType("int", 0)  # a whole number written in the spec: joins intege
 
 
 def _joined_dtype(a: DType, b: DType) -> DType:
+    """Float wins; a mask gives way; integers of one range keep it, else their range is not known."""
     if a.kind == "float" or b.kind == "float":
         return FLOAT
-    return a if a == b and a != NUMBER_INT else DType(a.kind)
+    if a.kind == "bool" or b.kind == "bool":
+        return b if a.kind == "bool" else a
+    return a if a == b and a != NUMBER_INT else INT
 
 
 def exact_fraction(expr: Expr, values: Mapping[str, Any], span: Span) -> Fraction:

@@ -300,7 +300,7 @@ def _override(name: str, default: Any, source: Source, params: Mapping[str, Any]
 def check_name(name: str, span: Span) -> None:
     if not name.isascii() or not name.isidentifier():
         fail("GS0213", f"'{name[:60]}' is not a name: letters, digits and _ only, not starting with a digit", span)
-    if name in RESERVED or name in {"if", "else", "for", "in", "and", "or", "not", "true", "false", "none", "where"}:
+    if name in RESERVED or name in {"if", "else", "for", "in", "and", "or", "not", "true", "false", "none"}:
         fail("GS0214", f"'{name}' is reserved", span, fixes=[Fix(f"call it {name}_")])
 
 

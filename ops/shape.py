@@ -21,7 +21,7 @@ def cat(*xs):
 
 # The channel axis is called `whole` because `split(c=8, ...)` may well have a part called c.
 @op(
-    "x: any[..., whole] @ r -> any[..., part] @ r",
+    "x: any[..., whole] @ r -> any[..., part] @ r where sum(parts) == whole",
     time="pointwise()",
     rearranges=True,
     parts="int",
