@@ -14,8 +14,9 @@ from graphspec.graph import Site, Value
 from graphspec.span import Span
 
 if TYPE_CHECKING:
-    from graphspec.compiler.elaborate import Elaborator, Scope
+    from graphspec.compiler.elaborate import Elaborator
     from graphspec.compiler.resolve import Block
+    from graphspec.compiler.stages import Scope
 
 Arguments = Sequence[Argument | Comprehension]
 
@@ -190,4 +191,3 @@ def _block_param(elaborator: Elaborator, block: Block, name: str, expr: Expr, sc
         default = elaborator.value(p.default, type(scope)(block.home, {}))  # a default tells the kind
         kind = {bool: "bool", int: "int", float: "float", str: "text", tuple: "list"}.get(type(default), "any")
     return fitting(f"block '{block.name}'", Parameter(name, kind), value, expr.span)
-

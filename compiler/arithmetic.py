@@ -61,7 +61,9 @@ def evaluate(expr: Expr, params: Mapping[str, Any]) -> Any:
         left = evaluate(expr.left, params)
         return logic(expr.operator, left, lambda: evaluate(expr.right, params), expr.span)
     if isinstance(expr, IfElse):
-        return evaluate(expr.then if truth(evaluate(expr.condition, params), expr.condition.span) else expr.otherwise, params)
+        return evaluate(
+            expr.then if truth(evaluate(expr.condition, params), expr.condition.span) else expr.otherwise, params
+        )
     if isinstance(expr, ListOf):
         return tuple(evaluate(i, params) for i in expr.items)
     if isinstance(expr, Index):
@@ -78,7 +80,9 @@ def evaluate(expr: Expr, params: Mapping[str, Any]) -> Any:
         given, named = [], {}
         for a in expr.arguments:
             if isinstance(a, Comprehension):
-                given.append(tuple(evaluate(a.value, {**params, **bound}) for bound in bindings(a, evaluate(a.over, params))))
+                given.append(
+                    tuple(evaluate(a.value, {**params, **bound}) for bound in bindings(a, evaluate(a.over, params)))
+                )
             elif isinstance(a, Argument) and a.name:
                 named[a.name] = evaluate(a.value, params)
             else:

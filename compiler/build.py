@@ -7,9 +7,10 @@ from typing import Any
 
 from graphspec.compiler import arithmetic
 from graphspec.compiler.arithmetic import describe, evaluate, is_number
-from graphspec.compiler.elaborate import POISON, Elaborator, PoisonedError, Scope
+from graphspec.compiler.elaborate import Elaborator
 from graphspec.compiler.infer import Inference, exact_fraction
 from graphspec.compiler.resolve import Spec, check_name, dataflow_order, requirements, value_expression
+from graphspec.compiler.stages import POISON, PoisonedError, Scope
 from graphspec.declare import Catalogue
 from graphspec.diagnostic import Findings, Fix, Related, SpecError, did_you_mean, fail
 from graphspec.dims import Dim, DimError, Facts
@@ -104,7 +105,11 @@ class _Builder:
         type_ = self.type(parse_type(written.content))
         before = self.before(before_node, type_) if before_node is not None else None
         if optional and type_.dims:
-            fail("GS0190", f"a default for '{name}', which has axes, is not built yet; knobs are plain f32", entry.key.span)
+            fail(
+                "GS0190",
+                f"a default for '{name}', which has axes, is not built yet; knobs are plain f32",
+                entry.key.span,
+            )
         value = Value(path=name, type=type_, span=entry.key.span, before=before)
         self.elaborator.values.append(value)
         self.elaborator._unique(name)
@@ -131,7 +136,12 @@ class _Builder:
     def type(self, written: TypeExpr) -> Type:
         kinds = {"f32": DType("float", concrete=True), "float": FLOAT, "bool": BOOL, "int": DType("int")}
         if written.name not in kinds:
-            fail("GS0313", f"'{written.name}' is not a dtype{did_you_mean(written.name, kinds)}", written.name_span, notes=["dtypes: f32, float, int(classes), bool"])
+            fail(
+                "GS0313",
+                f"'{written.name}' is not a dtype{did_you_mean(written.name, kinds)}",
+                written.name_span,
+                notes=["dtypes: f32, float, int(classes), bool"],
+            )
         dtype = kinds[written.name]
         params = self.spec.home.params
         if written.arguments:
@@ -202,7 +212,9 @@ class _Builder:
                 fail("GS0305", f"the spec requires {expr.span.text}; {values}", expr.span)
             return facts
         if not (isinstance(expr, Binary) and expr.operator == "=="):
-            fail("GS0314", f"a fact about sizes is 'T % 16 == 0' or 'T == N*hop', not '{expr.span.text[:60]}'", expr.span)
+            fail(
+                "GS0314", f"a fact about sizes is 'T % 16 == 0' or 'T == N*hop', not '{expr.span.text[:60]}'", expr.span
+            )
         try:
             if isinstance(expr.left, Binary) and expr.left.operator == "%":
                 modulus = evaluate(expr.left.right, scope)
@@ -226,7 +238,12 @@ class _Builder:
                 check_name(n, e.key.span)
                 if n in self.inputs or n in self.spec.home.params:
                     where = self.scope.spans.get(n) or self.spec.home.param_spans[n]
-                    fail("GS0224", f"'{n}' is already {'an input' if n in self.inputs else 'a param'}", e.key.span, related=[Related("here", where)])
+                    fail(
+                        "GS0224",
+                        f"'{n}' is already {'an input' if n in self.inputs else 'a param'}",
+                        e.key.span,
+                        related=[Related("here", where)],
+                    )
                 expressions[n] = value_expression(e.value)
 
             entries[name] = entry
@@ -262,7 +279,12 @@ class _Builder:
             facts.same(a, b) for a, b in zip(want.dims, value.type.dims, strict=True)
         )
         if not same or want.rate != value.type.rate or want.dtype.kind != value.type.dtype.kind:
-            fail("GS0315", f"'{name}' is declared {want} but is {value.type}", written.span, related=[Related("made here", value.span)])
+            fail(
+                "GS0315",
+                f"'{name}' is declared {want} but is {value.type}",
+                written.span,
+                related=[Related("made here", value.span)],
+            )
 
     def expression(self, node: Node, path: str) -> Any:
         with self.elaborator.entered(path):
@@ -303,11 +325,20 @@ class _Builder:
                 if e.key.text in ("mask", "when"):
                     fail("GS0190", f"'{e.key.text}' of a loss is not built yet", e.key.span)
                 if e.key.text not in ("is", "weight", "doc"):
-                    fail("GS0130", f"a loss has no '{e.key.text}'{did_you_mean(e.key.text, ('is', 'weight', 'doc'))}", e.key.span)
+                    fail(
+                        "GS0130",
+                        f"a loss has no '{e.key.text}'{did_you_mean(e.key.text, ('is', 'weight', 'doc'))}",
+                        e.key.span,
+                    )
             given = entry.value.get("weight")
             weight = float(self.number(given)) if given is not None else 1.0
         if name in self.named and section == "losses":
-            fail("GS0224", f"'{name}' is also a value of graph:", entry.key.span, related=[Related("here", entry.key.span)])
+            fail(
+                "GS0224",
+                f"'{name}' is also a value of graph:",
+                entry.key.span,
+                related=[Related("here", entry.key.span)],
+            )
         with self.elaborator.entered(name if name not in self.scope.names else f"{section}_{name}"):
             value = self.elaborator.value(expr, self.scope)
         value = self.single(value, name, expr.span)
@@ -369,7 +400,9 @@ class _Builder:
         if isinstance(node, Scalar) and node.text == "strict":
             return "strict"
         if isinstance(node, Scalar):
-            value = node.value if is_number(node.value) else evaluate(parse_expression(node.content), self.spec.home.params)
+            value = (
+                node.value if is_number(node.value) else evaluate(parse_expression(node.content), self.spec.home.params)
+            )
             if isinstance(value, int) and not isinstance(value, bool) and value >= 0:
                 return value
         fail("GS0406", "write strict, or the look-ahead allowed: a whole number of ticks", node.span)
@@ -387,7 +420,11 @@ class _Builder:
                 if e.key.text in ("from", "set", "iterate"):
                     fail("GS0190", f"'sample.{e.key.text}' is not built yet", e.key.span)
                 if e.key.text not in ("feed", "to"):
-                    fail("GS0130", f"'sample' has no '{e.key.text}'{did_you_mean(e.key.text, ('feed', 'to'))}", e.key.span)
+                    fail(
+                        "GS0130",
+                        f"'sample' has no '{e.key.text}'{did_you_mean(e.key.text, ('feed', 'to'))}",
+                        e.key.span,
+                    )
             feed = node.get("feed")
             if not isinstance(feed, Tree):
                 fail("GS0506", "'sample' needs 'feed: {input: draw(...)}'", node.span)
@@ -414,12 +451,19 @@ class _Builder:
             fail("GS0201", f"there is no input '{name}'{did_you_mean(name, self.inputs)}", entry.key.span)
         source = self.inputs[name].value
         with self.elaborator.entered("sample"):
-            drawn = self.single(self.elaborator.value(value_expression(entry.value), self.scope), name, entry.value.span)
+            drawn = self.single(
+                self.elaborator.value(value_expression(entry.value), self.scope), name, entry.value.span
+            )
         facts = self.elaborator.inference.facts
         a, b = source.type, drawn.type
         shapes = len(a.dims) == len(b.dims) and all(facts.same(x, y) for x, y in zip(a.dims, b.dims, strict=True))
         if not shapes or a.rate != b.rate or a.dtype != b.dtype or b.meaning:
-            fail("GS0316", f"'{name}' is {a}, but what is fed is {b}", entry.value.span, related=[Related("declared here", source.span)])
+            fail(
+                "GS0316",
+                f"'{name}' is {a}, but what is fed is {b}",
+                entry.value.span,
+                related=[Related("declared here", source.span)],
+            )
         return Feed(source, drawn, entry.value.span)
 
 

@@ -24,7 +24,9 @@ class Hop:
     added: int | float  # source ticks that this hop adds to the look-ahead
 
 
-def reaches(values: Iterable[Value], source: Value, delays: Mapping[Site, int] | None = None) -> dict[Value, Reach | None]:
+def reaches(
+    values: Iterable[Value], source: Value, delays: Mapping[Site, int] | None = None
+) -> dict[Value, Reach | None]:
     """For each value what it reads of `source`. `delays` tries out extra delays on operands written at these sites."""
     table: dict[Value, Reach | None] = {}
     rate = source.type.rate
@@ -90,7 +92,18 @@ def _table(graph: Graph, table: TimeTable, source: Value) -> Table:
 def _violation(graph: Graph, table: TimeTable, a: Assertion, source: Value, reach: Reach) -> Diagnostic:
     beyond = excess(reach, a.allowed)  # type: ignore[arg-type]
     claim = "strictly causal" if a.allowed == "strict" else f"at most {a.allowed} ticks ahead"
-    return _diagnostic("GS0401", f"'{a.name}' must be {claim} in '{source.path}', but", graph, table, a.value, source, reach, a.allowed, beyond, a)
+    return _diagnostic(
+        "GS0401",
+        f"'{a.name}' must be {claim} in '{source.path}', but",
+        graph,
+        table,
+        a.value,
+        source,
+        reach,
+        a.allowed,
+        beyond,
+        a,
+    )
 
 
 def _leak(graph: Graph, table: TimeTable, f: Feed, g: Feed, reach: Reach) -> Diagnostic:
@@ -113,7 +126,9 @@ def _diagnostic(code, opening, graph, table, value, source, reach, allowed, beyo
     if not reach.exact and beyond != inf:
         notes.append("not proven exact: the time table was too long and a bound stands in for it")
     fixes = _fixes(graph, value, source, hops, reach, allowed, beyond)
-    return Diagnostic(code, f"{opening} reads {far}", claim.span, related=tuple(related), notes=tuple(notes), fixes=tuple(fixes))
+    return Diagnostic(
+        code, f"{opening} reads {far}", claim.span, related=tuple(related), notes=tuple(notes), fixes=tuple(fixes)
+    )
 
 
 def witness(table: Table, value: Value, source: Value, k: int) -> list[Hop]:
@@ -167,7 +182,9 @@ def _whole(ticks: int | float | Fraction) -> str:
     return str(ticks) if isinstance(ticks, int) or ticks == int(ticks) else f"{float(ticks):g}"
 
 
-def _fixes(graph: Graph, value: Value, source: Value, hops: list[Hop], reach: Reach, allowed: str | int, beyond: int | float) -> list[Fix]:
+def _fixes(
+    graph: Graph, value: Value, source: Value, hops: list[Hop], reach: Reach, allowed: str | int, beyond: int | float
+) -> list[Fix]:
     """Delays on the path that are enough, each tried out: first where a rate rises again, then at the source."""
     if beyond == inf:
         return [Fix("use an op that reads the past only along this path")]
@@ -181,22 +198,17 @@ def _fixes(graph: Graph, value: Value, source: Value, hops: list[Hop], reach: Re
         n = max(1, ceil(beyond / (top / rate)))
         site = h.value.sites[h.index]
         extra = {site: n}
-        if any(s.span == site.span for s in _written_delays(h)):
-            continue
         tried = reaches(graph.values, source, extra)[value]
         if tried is not None and excess(tried, allowed) > 0:  # type: ignore[arg-type]
             continue
         insert = f" |> shift({n})" if site.piped else f"[t-{n}]"
         where = f"{site.span}"
-        out.append(Fix(f"delay '{site.span.text[:40]}' by {n} at {where}: {site.span.text[:40]}{insert}", (Edit(site.span.at_end(), insert),)))
+        out.append(
+            Fix(
+                f"delay '{site.span.text[:40]}' by {n} at {where}: {site.span.text[:40]}{insert}",
+                (Edit(site.span.at_end(), insert),),
+            )
+        )
     if not out and value.type.rate == source.type.rate:
         out.append(Fix(f"delay the path by {beyond} ticks in all, with x[t-k] or shift(k)"))
     return out
-
-
-def _written_delays(h: Hop) -> list[Site]:
-    """A delay's own operand: the fix is a longer delay, not a second one, when it stands there already."""
-    return []
-
-
-__all__ = ["TimeTable", "prove", "reaches", "time_table", "witness"]

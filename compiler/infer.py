@@ -166,7 +166,10 @@ class Inference:
                     f"{other.label} is over {dist.event.classes} classes, but {given.label} has "
                     f"{type_.dtype.classes or 'an unknown number'}",
                     span,
-                    related=[Related(f"{other.label}: {other.type}", other.span), Related(f"{given.label}: {type_}", given.span)],
+                    related=[
+                        Related(f"{other.label}: {other.type}", other.span),
+                        Related(f"{given.label}: {type_}", given.span),
+                    ],
                 )
             return
         if want in self.catalogue.meanings:
@@ -187,7 +190,10 @@ class Inference:
                     "GS0303",
                     f"{op.name} mixes {bound.any} and {type_.dtype}",
                     span,
-                    related=[Related(f"{first.label}: {first.type}", first.span), Related(f"{given.label}: {type_}", given.span)],
+                    related=[
+                        Related(f"{first.label}: {first.type}", first.span),
+                        Related(f"{given.label}: {type_}", given.span),
+                    ],
                     fixes=[Fix("dequantise or embed the integers first")],
                 )
             elif bound.any != type_.dtype:
@@ -216,7 +222,10 @@ class Inference:
                 "GS0302",
                 f"{op.name} joins values of different rates: {other.label} {a}, {given.label} {b}",
                 span,
-                related=[Related(f"{other.label}: {other.type}", other.span), Related(f"{given.label}: {given.type}", given.span)],
+                related=[
+                    Related(f"{other.label}: {other.type}", other.span),
+                    Related(f"{given.label}: {given.type}", given.span),
+                ],
             )
 
     def _axes(self, op: Declaration, rule: tuple[Expr, ...], given: Given, bound: Bound, span: Span) -> None:
@@ -256,7 +265,10 @@ class Inference:
                     "GS0301",
                     f"{op.name}: the axes of {other.label} and {given.label} differ",
                     span,
-                    related=[Related(f"{other.label}: {other.type}", other.span), Related(f"{given.label}: {given.type}", given.span)],
+                    related=[
+                        Related(f"{other.label}: {other.type}", other.span),
+                        Related(f"{given.label}: {given.type}", given.span),
+                    ],
                 )
             bound.rest = rest
 
@@ -390,7 +402,12 @@ class Inference:
             return Type(dtype, a.type.dims, a.type.rate)
         if a.type.timed and b.type.timed and a.type.rate != b.type.rate:
             rates = [show_rate(t.rate) for t in (a.type, b.type) if t.rate is not None]
-            fail("GS0302", f"'{what}' joins values of different rates: {a.label} {rates[0]}, {b.label} {rates[1]}", span, related=both)
+            fail(
+                "GS0302",
+                f"'{what}' joins values of different rates: {a.label} {rates[0]}, {b.label} {rates[1]}",
+                span,
+                related=both,
+            )
         x, y = a.type.dims, b.type.dims
         if a.type.timed != b.type.timed:
             timed, static = (a.type, b.type) if a.type.timed else (b.type, a.type)
@@ -399,7 +416,12 @@ class Inference:
                     return Type(dtype, timed.dims, timed.rate)
             elif self._same(static.dims, timed.after_time):
                 return Type(dtype, timed.dims, timed.rate)
-            fail("GS0301", f"'{what}': [{_show(static.dims)}] does not fit the axes after time, [{_show(timed.after_time)}]", span, related=both)
+            fail(
+                "GS0301",
+                f"'{what}': [{_show(static.dims)}] does not fit the axes after time, [{_show(timed.after_time)}]",
+                span,
+                related=both,
+            )
         if len(x) != len(y):
             fail("GS0301", f"'{what}': {a.label} has {len(x)} axes, {b.label} has {len(y)}", span, related=both)
         out, sides = [], set()
@@ -524,7 +546,9 @@ def window_of(op: Declaration, operand: str, params: Mapping[str, Any]) -> time.
     rule = op.window_of(operand)
     if not rule:
         return time.everything()
-    return _window(rule, tuple(sorted((k, v) for k, v in params.items() if isinstance(v, (int, float, str, type(None))))))
+    return _window(
+        rule, tuple(sorted((k, v) for k, v in params.items() if isinstance(v, (int, float, str, type(None)))))
+    )
 
 
 @lru_cache(maxsize=4096)

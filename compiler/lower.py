@@ -23,7 +23,9 @@ from graphspec.graph import Constant, Graph, Value
 class Stepper(nn.Module):
     """`module.step` with its state as flat tensors, which is all that fx sees."""
 
-    def __init__(self, module: nn.Module, inputs: int, slots: Sequence[str], states: Sequence[str], prepared: Sequence[str]):
+    def __init__(
+        self, module: nn.Module, inputs: int, slots: Sequence[str], states: Sequence[str], prepared: Sequence[str]
+    ):
         super().__init__()
         self.module = module
         self.inputs, self.slots, self.states, self.prepared = inputs, tuple(slots), tuple(states), tuple(prepared)
@@ -100,14 +102,18 @@ class Model(nn.Module):
             self.forms["whole"] = _whole(self, list(self.targets.values()))
         return self.forms["whole"].module
 
-    def forward(self, inputs: Mapping[str, Tensor | float], noise: Mapping[str, Tensor] | None = None) -> dict[str, Tensor]:
+    def forward(
+        self, inputs: Mapping[str, Tensor | float], noise: Mapping[str, Tensor] | None = None
+    ) -> dict[str, Tensor]:
         """All targets by name: losses `losses.nll`, metrics `metrics.x`, outputs by their own name."""
         _ = self.whole
         form: _Form = self.forms["whole"]
         found = form.run(self._given(form, inputs, noise))
         return dict(zip(self.targets, found, strict=True))
 
-    def evaluate(self, values: Sequence[Value], inputs: Mapping[str, Tensor | float], noise: Mapping[str, Tensor] | None = None) -> list[Tensor]:
+    def evaluate(
+        self, values: Sequence[Value], inputs: Mapping[str, Tensor | float], noise: Mapping[str, Tensor] | None = None
+    ) -> list[Tensor]:
         """Any values of the graph on whole sequences (taps, drawn events, ...)."""
         key = ("whole", tuple(values))
         if key not in self.forms:
@@ -244,7 +250,15 @@ def _from_spec_names(model: Model, state: dict[str, Any], prefix: str, *rest: An
 class _Form:
     """An fx module with the order of its operands, and which value each node is."""
 
-    def __init__(self, module: fx.GraphModule, inputs: list[Value], noises: list[Value], states: list[str], prepared: list[str], who: dict[str, Value]):
+    def __init__(
+        self,
+        module: fx.GraphModule,
+        inputs: list[Value],
+        noises: list[Value],
+        states: list[str],
+        prepared: list[str],
+        who: dict[str, Value],
+    ):
         self.module, self.inputs, self.noises = module, inputs, noises
         self.states, self.prepared, self.who = states, prepared, who
 
@@ -268,7 +282,9 @@ class _Form:
         first = str(error).splitlines()[0][:200] if str(error) else type(error).__name__
         related = tuple(Related("called here", s) for s in value.trail[-2:])
         return SpecError(
-            Diagnostic("GS0901", f"{value.path} failed while it ran: {first}", value.span, related=related, notes=tuple(shapes))
+            Diagnostic(
+                "GS0901", f"{value.path} failed while it ran: {first}", value.span, related=related, notes=tuple(shapes)
+            )
         )
 
 

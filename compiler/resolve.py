@@ -117,7 +117,9 @@ class Spec:
         return node.entries
 
 
-def resolve(document: Document, library: Library, overrides: Iterable[str] = (), findings: Findings | None = None) -> Spec:
+def resolve(
+    document: Document, library: Library, overrides: Iterable[str] = (), findings: Findings | None = None
+) -> Spec:
     """Check the sections, set overrides (`d=128`, `train.batch=8`), load libraries, evaluate params."""
     findings = findings or Findings()
     overrides = tuple(overrides)
@@ -268,9 +270,7 @@ def _literal(node: Node) -> Any:
             fail("GS0106", "the number is over 2**53", node.span)
         return node.value
     if isinstance(node, Sequence):
-        return tuple(
-            evaluate(e, {}) if (e := _derived(i)) is not None else _literal(i) for i in node.items
-        )
+        return tuple(evaluate(e, {}) if (e := _derived(i)) is not None else _literal(i) for i in node.items)
     fail("GS0133", "a number, text or list belongs here", node.span)
 
 
@@ -399,7 +399,9 @@ def _block_params(node: Node | None) -> Iterable[BlockParam]:
         if value.plain and value.text in KINDS:
             yield BlockParam(name, value.text, None, entry.key.span)
         else:
-            yield BlockParam(name, None, parse_expression(value.span if not value.plain else value.content), entry.key.span)
+            yield BlockParam(
+                name, None, parse_expression(value.span if not value.plain else value.content), entry.key.span
+            )
 
 
 def _block_inputs(node: Node | None) -> Iterable[BlockInput]:

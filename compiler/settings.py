@@ -78,8 +78,12 @@ def read_settings(spec: Spec, graph: Graph, declared: Catalogue, findings: Findi
         with gathering(findings):
             name = entry.key.text
             if name not in graph.inputs:
-                fail("GS0601", f"there is no input '{name}' to get data for{did_you_mean(name, graph.inputs)}", entry.key.span)
-            source = call_of(entry.value, spec, declared, "a source of data, as audio_folder(\"data\")")
+                fail(
+                    "GS0601",
+                    f"there is no input '{name}' to get data for{did_you_mean(name, graph.inputs)}",
+                    entry.key.span,
+                )
+            source = call_of(entry.value, spec, declared, 'a source of data, as audio_folder("data")')
             data[name] = source if spec.data_folder is None else _in_folder(source, spec.data_folder, declared)
     found: dict[str, Any] = {}
     entries = spec.entries("train")
@@ -121,7 +125,12 @@ def _train_entry(entry: Entry, spec: Spec, graph: Graph, declared: Catalogue, fo
     parameter = form.parameter(key)
     if parameter is None:
         known = ["optimizer", "lr", "groups", "crop", *(p.name for p in form.parameters)]
-        fail("GS0602", f"'train' has no '{key}'{did_you_mean(key, known)}", entry.key.span, notes=[f"it has: {', '.join(known)}"])
+        fail(
+            "GS0602",
+            f"'train' has no '{key}'{did_you_mean(key, known)}",
+            entry.key.span,
+            notes=[f"it has: {', '.join(known)}"],
+        )
     number = fitting("train", parameter, _plain(value, spec), value.span)
     if is_number(number) and number <= 0 and key not in ("seed",):
         fail("GS0603", f"train.{key} must be more than 0, not {number}", value.span)
@@ -169,7 +178,9 @@ def _group(entry: Entry, spec: Spec) -> Group:
     tree = _tree(entry.value)
     for e in tree.entries:
         if e.key.text not in ("lr", "weight_decay"):
-            fail("GS0602", f"a group has no '{e.key.text}'{did_you_mean(e.key.text, ('lr', 'weight_decay'))}", e.key.span)
+            fail(
+                "GS0602", f"a group has no '{e.key.text}'{did_you_mean(e.key.text, ('lr', 'weight_decay'))}", e.key.span
+            )
     lr, decay = tree.get("lr"), tree.get("weight_decay")
     weight_decay = None
     if decay is not None:
@@ -192,7 +203,9 @@ def _crop(node: Node, spec: Spec, graph: Graph) -> dict[str, int]:
     broken = graph.facts.check(lengths)
     if broken:
         multiple = {n: graph.facts.multiple(n) for n in lengths}
-        fixes = [Fix(f"{n}: {max(1, round(v / multiple[n])) * multiple[n]}") for n, v in lengths.items() if v % multiple[n]]
+        fixes = [
+            Fix(f"{n}: {max(1, round(v / multiple[n])) * multiple[n]}") for n, v in lengths.items() if v % multiple[n]
+        ]
         fail("GS0605", f"the crop breaks a fact of require: {broken[0]}", node.span, fixes=fixes)
     return lengths
 
@@ -210,7 +223,12 @@ def call_of(node: Node, spec: Spec, declared: Catalogue, wanted: str) -> Setting
     found = declared.ops.get(name)
     if found is None or name == "train":
         known = [n for n in declared.ops if n != "train"]
-        fail("GS0606", f"there is no '{name}'{did_you_mean(name, known)}", expr.function.span, notes=[f"there are: {', '.join(known)}"])
+        fail(
+            "GS0606",
+            f"there is no '{name}'{did_you_mean(name, known)}",
+            expr.function.span,
+            notes=[f"there are: {', '.join(known)}"],
+        )
     arguments: dict[str, Any] = {}
     open_parameters = list(found.parameters)
     for a in expr.arguments:
@@ -218,7 +236,12 @@ def call_of(node: Node, spec: Spec, declared: Catalogue, wanted: str) -> Setting
             fail("GS0606", f"{name} takes no list here", a.span)
         parameter = found.parameter(a.name) if a.name else (open_parameters[0] if open_parameters else None)
         if parameter is None or parameter.name in arguments:
-            fail("GS0203", f"{name} does not take '{a.span.text[:60]}'{did_you_mean(a.name or '', [p.name for p in found.parameters])}", a.span, notes=[f"it is {found}"])
+            fail(
+                "GS0203",
+                f"{name} does not take '{a.span.text[:60]}'{did_you_mean(a.name or '', [p.name for p in found.parameters])}",
+                a.span,
+                notes=[f"it is {found}"],
+            )
         open_parameters = [p for p in open_parameters if p is not parameter]
         if parameter.kind == "enum" and isinstance(a.value, Name) and a.value.name not in spec.home.params:
             value: Any = a.value.name

@@ -20,7 +20,9 @@ COMMANDS = {
 
 def main(argv: list[str] | None = None) -> int:
     """Run one command; returns the exit code (0 fine, 1 errors in the user's files, 2 usage, 70 our fault)."""
-    parser = argparse.ArgumentParser(prog="graphspec", description="Audio models as YAML graphs: proved, trained, sampled.")
+    parser = argparse.ArgumentParser(
+        prog="graphspec", description="Audio models as YAML graphs: proved, trained, sampled."
+    )
     subparsers = parser.add_subparsers(dest="command", metavar="COMMAND", required=True)
     argv = sys.argv[1:] if argv is None else argv
     for name, summary in COMMANDS.items():

@@ -69,9 +69,7 @@ def fail(
     fixes: Iterable[Fix] = (),
 ) -> NoReturn:
     """Raise one error as a SpecError."""
-    raise SpecError(
-        Diagnostic(code, message, span, related=tuple(related), notes=tuple(notes), fixes=tuple(fixes))
-    )
+    raise SpecError(Diagnostic(code, message, span, related=tuple(related), notes=tuple(notes), fixes=tuple(fixes)))
 
 
 class Findings:

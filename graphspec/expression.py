@@ -500,7 +500,8 @@ def _machine() -> tuple[Any, Any]:
             return (c[0] or (), c[1], tuple(x for x in c[2:] if x is not None))
 
     builder = Builder()
-    grammar = Path(__file__).with_name("grammar.lark").read_text()
+    here = Path(__file__)
+    grammar = here.with_name("grammar.lark").read_text()
     parser = Lark(
         grammar,
         parser="lalr",
@@ -508,5 +509,8 @@ def _machine() -> tuple[Any, Any]:
         start=["expr", "type", "signature"],
         propagate_positions=True,
         maybe_placeholders=True,
+        # The tables of the parser, kept beside the grammar (built again when it changes, or not kept where the
+        # package cannot be written). Not lark's default place, which anyone on the machine could guess and fill.
+        cache=str(here.with_name("grammar.cache")),
     )
     return parser, builder

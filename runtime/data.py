@@ -102,7 +102,11 @@ def audio_of(value: Value, law: str) -> Audio:
         classes = type_.dtype.classes or 0
         bits = classes.bit_length() - 1
         if classes != 1 << bits or not 1 <= bits <= 16:
-            fail("GS0609", f"input '{value.path}' has {classes} classes; quantised audio has 2**bits, 1 to 16 bits", value.span)
+            fail(
+                "GS0609",
+                f"input '{value.path}' has {classes} classes; quantised audio has 2**bits, 1 to 16 bits",
+                value.span,
+            )
     return Audio(int(type_.rate), type_.channels, bits, law)
 
 
@@ -137,7 +141,14 @@ def load(checked: Checked, folder: Path, warn: Callable[[Diagnostic], None], sho
         short = [p.name for p in part if p.frames < shortest]
         if short:
             skipped += [f"{n}: shorter than the crop of {shortest} samples" for n in short]
-            warn(Diagnostic("GS0614", f"{len(short)} of {len(part)} {what} files are shorter than the crop: {', '.join(short[:3])}", source.span, "warning"))
+            warn(
+                Diagnostic(
+                    "GS0614",
+                    f"{len(short)} of {len(part)} {what} files are shorter than the crop: {', '.join(short[:3])}",
+                    source.span,
+                    "warning",
+                )
+            )
         if len(short) == len(part):
             fail("GS0614", f"no {what} file is as long as the crop of {shortest} samples", source.span)
     return Dataset(name, audio, *parts, skipped=skipped)
@@ -151,14 +162,26 @@ def _synthesised(audio: Audio, source: Setting) -> list[Piece]:
     return [Piece(f"corpus {i}", audio.encode(p)) for i, p in enumerate(wide)]
 
 
-def _recordings(audio: Audio, source: Setting, folder: Path, warn: Callable[[Diagnostic], None]) -> tuple[list[Piece], list[str]]:
+def _recordings(
+    audio: Audio, source: Setting, folder: Path, warn: Callable[[Diagnostic], None]
+) -> tuple[list[Piece], list[str]]:
     written = Path(source.arguments["path"])
     trusted = source.span.source.path.startswith("<command line>")
     if not trusted and (written.is_absolute() or ".." in written.parts):
-        fail("GS0615", f"the data path '{written}' leaves the spec's folder", source.span, notes=["on the command line, data=FOLDER may lie anywhere"])
+        fail(
+            "GS0615",
+            f"the data path '{written}' leaves the spec's folder",
+            source.span,
+            notes=["on the command line, data=FOLDER may lie anywhere"],
+        )
     root = written if trusted else folder / written
     if not root.is_dir():
-        fail("GS0616", f"there is no folder '{root}'", source.span, notes=["data=FOLDER on the command line names another one"])
+        fail(
+            "GS0616",
+            f"there is no folder '{root}'",
+            source.span,
+            notes=["data=FOLDER on the command line names another one"],
+        )
     paths = natural_order([p for p in root.rglob("*") if p.suffix.lower() in EXTENSIONS])
     if not paths:
         fail("GS0616", f"no audio in '{root}'", source.span, notes=[f"looked for {', '.join(sorted(EXTENSIONS))}"])
@@ -175,7 +198,14 @@ def _recordings(audio: Audio, source: Setting, folder: Path, warn: Callable[[Dia
             skipped.append(f"{path.name}: {bad.reason}")
     if skipped:
         more = f" and {len(skipped) - 3} more" if len(skipped) > 3 else ""
-        warn(Diagnostic("GS0618", f"{len(skipped)} of {len(paths)} files cannot be used: {'; '.join(skipped[:3])}{more}", source.span, "warning"))
+        warn(
+            Diagnostic(
+                "GS0618",
+                f"{len(skipped)} of {len(paths)} files cannot be used: {'; '.join(skipped[:3])}{more}",
+                source.span,
+                "warning",
+            )
+        )
     return pieces, skipped
 
 

@@ -56,7 +56,12 @@ def open_run(name: str) -> Run:
     if not (folder / "config.json").is_file():
         known = sorted(p.parent.name for p in Path("runs").glob("*/config.json"))
         argument = Source("<command line>", name)
-        fail("GS0624", f"there is no run '{folder}'", Span(argument, 0, len(name)), notes=[f"under runs/: {', '.join(known) or 'nothing'}"])
+        fail(
+            "GS0624",
+            f"there is no run '{folder}'",
+            Span(argument, 0, len(name)),
+            notes=[f"under runs/: {', '.join(known) or 'nothing'}"],
+        )
     return Run(folder)
 
 

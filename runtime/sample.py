@@ -52,7 +52,9 @@ class Instruction:
         self.stateless = state is None and not prepared
         self.call = module.forward if self.stateless else module.step
 
-    def run(self, registers: Registers, states: list[dict[str, Tensor]], noise: Callable[[Value, int, int], Tensor]) -> None:
+    def run(
+        self, registers: Registers, states: list[dict[str, Tensor]], noise: Callable[[Value, int, int], Tensor]
+    ) -> None:
         given = [_gathered(p, registers) for p in self.plain]
         named = {k: _gathered(p, registers) for k, p in self.named.items()} if self.named else {}
         if self.noise is not None:
@@ -97,7 +99,9 @@ def _gathered(pick: Any, registers: Registers) -> Any:
 class Sampler:
     """A model ready to sample a batch of rows; `first_row` numbers them for the noise."""
 
-    def __init__(self, model: Model, rows: int, seed: int, knobs: Mapping[str, float] | None = None, first_row: int = 0):
+    def __init__(
+        self, model: Model, rows: int, seed: int, knobs: Mapping[str, float] | None = None, first_row: int = 0
+    ):
         if not model.graph.feeds:
             fail("GS0627", "the spec has no 'sample:', so nothing says what is drawn", None)
         self.model = model.eval()
@@ -210,7 +214,12 @@ class Sampler:
         parts = None
         register = -1
         if v.parts is not None:
-            parts = [self.where[p][f.first].register for name in v.parts for p in self.where if p.part == name and p.operands[0] is v]
+            parts = [
+                self.where[p][f.first].register
+                for name in v.parts
+                for p in self.where
+                if p.part == name and p.operands[0] is v
+            ]
         else:
             register = self.where[v][f.first].register
         return Instruction(self.model.modules_of[v], plain, named, register, self.slots.get(v), own, noise, parts)

@@ -14,7 +14,12 @@ BLOCK = 16_384  # ticks a step, rounded to the model's own block
 
 
 @torch.no_grad()
-def score(model: Model, data: Dataset, pieces: Sequence[Piece], tell: Callable[[str, dict[str, float]], None] = lambda n, r: None) -> dict[str, float]:
+def score(
+    model: Model,
+    data: Dataset,
+    pieces: Sequence[Piece],
+    tell: Callable[[str, dict[str, float]], None] = lambda n, r: None,
+) -> dict[str, float]:
     """Means of the timed losses and metrics over every sample of the pieces (a long piece counts for more).
 
     The tail that does not fill a block is padded behind, where causality keeps it from being heard.

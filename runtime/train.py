@@ -109,7 +109,12 @@ def train(
 def _crop_length(model: Model, settings: Settings, data: Dataset) -> int:
     axis = str(model.graph.inputs[data.input].value.type.dims[0])
     if axis not in settings.crop:
-        fail("GS0607", f"'train.crop' does not say how long '{axis}' is", None, fixes=[Fix(f"write crop: {{{axis}: 8192}} under train:")])
+        fail(
+            "GS0607",
+            f"'train.crop' does not say how long '{axis}' is",
+            None,
+            fixes=[Fix(f"write crop: {{{axis}: 8192}} under train:")],
+        )
     return settings.crop[axis]
 
 
@@ -123,9 +128,15 @@ def training_noise(model: Model, seed: int, update: int, like: Tensor) -> dict[s
         if v.noise is None:
             continue
         sizes = {"T": ticks}
-        length = int(v.noise.dims[0].evaluate({s: sizes.get(s, ticks) for s in v.noise.dims[0].symbols()})) if v.noise.timed else 1
+        length = (
+            int(v.noise.dims[0].evaluate({s: sizes.get(s, ticks) for s in v.noise.dims[0].symbols()}))
+            if v.noise.timed
+            else 1
+        )
         after = [int(d.as_int() or 1) for d in v.noise.after_time]
-        drawn = uniform(seed, stream_id(v.path), rows, torch.arange(length), math.prod(after), device=like.device, update=update)
+        drawn = uniform(
+            seed, stream_id(v.path), rows, torch.arange(length), math.prod(after), device=like.device, update=update
+        )
         out[v.path] = drawn.reshape(like.shape[0], *([length] if v.noise.timed else []), *after)
     del whole
     return out
@@ -148,13 +159,20 @@ def _optimizer(model: Model, settings: Settings) -> tuple[torch.optim.Optimizer,
     """AdamW with one parameter group for each way in which weights are treated."""
     if settings.optimizer is None or settings.lr is None:
         missing = "optimizer" if settings.optimizer is None else "lr"
-        fail("GS0607", f"'train.{missing}' is missing", None, fixes=[Fix("write optimizer: adamw() and lr: 1e-3 under train:")])
+        fail(
+            "GS0607",
+            f"'train.{missing}' is missing",
+            None,
+            fixes=[Fix("write optimizer: adamw() and lr: 1e-3 under train:")],
+        )
     given = settings.optimizer.arguments
     tags = model.tags()
     for g in settings.groups:
         if not any(g.name in t for t in tags.values()):
             known = sorted({t for ts in tags.values() for t in ts})
-            fail("GS0619", f"no weight has the tag or value '{g.name}'", g.span, notes=[f"there are: {', '.join(known)}"])
+            fail(
+                "GS0619", f"no weight has the tag or value '{g.name}'", g.span, notes=[f"there are: {', '.join(known)}"]
+            )
     base = settings.lr
     groups: dict[tuple[str, float], list[Any]] = {}
     rates: dict[tuple[str, float], Callable[[int], float]] = {}
@@ -190,7 +208,11 @@ def _finite(found: Mapping[str, Tensor], total: Tensor, norm: Tensor, step: int,
 def _weights_like(model: Model, optimizer: torch.optim.Optimizer) -> dict[str, dict[str, Tensor]]:
     moments = {}
     for name, p in model.weights().items():
-        state = optimizer.state.get(p) or {"step": torch.zeros(()), "exp_avg": torch.zeros_like(p), "exp_avg_sq": torch.zeros_like(p)}
+        state = optimizer.state.get(p) or {
+            "step": torch.zeros(()),
+            "exp_avg": torch.zeros_like(p),
+            "exp_avg_sq": torch.zeros_like(p),
+        }
         moments |= {f"{name}/{k}": t for k, t in state.items()}
     return {"weights": dict(model.state_dict()), "optimizer": moments}
 
@@ -199,15 +221,25 @@ def _save(model: Model, optimizer: torch.optim.Optimizer, run: Run, step: int, f
     checkpoint.save(run.checkpoints, step, _weights_like(model, optimizer), {"step": step, "first": dict(first)})
 
 
-def _restore(model: Model, optimizer: torch.optim.Optimizer, run: Run, warn: Callable[[Diagnostic], None]) -> tuple[int, dict[str, float]]:
+def _restore(
+    model: Model, optimizer: torch.optim.Optimizer, run: Run, warn: Callable[[Diagnostic], None]
+) -> tuple[int, dict[str, float]]:
     path = checkpoint.newest(run.checkpoints, warn)
     if path is None:
-        fail("GS0625", f"no checkpoint under '{run.checkpoints}' can be loaded", None, fixes=[Fix("start again under another name: --run NAME")])
+        fail(
+            "GS0625",
+            f"no checkpoint under '{run.checkpoints}' can be loaded",
+            None,
+            fixes=[Fix("start again under another name: --run NAME")],
+        )
     like = _weights_like(model, optimizer)
     tensors, meta = checkpoint.load(path, like)
     model.load_state_dict(tensors["weights"])
     for name, p in model.weights().items():
-        optimizer.state[p] = {k: tensors["optimizer"][f"{name}/{k}"].to(p.device if k != "step" else "cpu") for k in ("step", "exp_avg", "exp_avg_sq")}
+        optimizer.state[p] = {
+            k: tensors["optimizer"][f"{name}/{k}"].to(p.device if k != "step" else "cpu")
+            for k in ("step", "exp_avg", "exp_avg_sq")
+        }
     checkpoint.drop_after(run.checkpoints, meta["step"])
     return meta["step"], meta["first"]
 

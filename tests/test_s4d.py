@@ -8,9 +8,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from graphspec.ops.modules.ssm import S4D
 from torch import Tensor
 from torch.nn.functional import gelu, glu, linear
+
+from graphspec.ops.modules.ssm import S4D
 
 GOLDENS = Path(__file__).parent / "goldens"
 SYSTEMS = [(init, disc, b) for init in ("lin", "inv") for disc in ("zoh", "bilinear") for b in ("one", "nontrivial")]

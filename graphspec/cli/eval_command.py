@@ -32,7 +32,14 @@ def run(options: argparse.Namespace) -> int:
     run_, model, folder = open_model(options.run, options.device, warn)
     data = datasets.load(model.checked, folder, warn)
     pieces = data.test if options.part == "test" else data.validation
-    found = score(model, data, pieces, lambda name, row: print(f"{name}: " + "  ".join(f"{k} {v:.4f}" for k, v in row.items()), flush=True))
+    found = score(
+        model,
+        data,
+        pieces,
+        lambda name, row: print(f"{name}: " + "  ".join(f"{k} {v:.4f}" for k, v in row.items()), flush=True),
+    )
     print(f"{options.part}, {len(pieces)} files: " + "  ".join(f"{k} {v:.4f}" for k, v in found.items()))
-    (run_.folder / f"{options.part}.json").write_text(json.dumps({"files": [p.name for p in pieces], **found}, indent=1))
+    (run_.folder / f"{options.part}.json").write_text(
+        json.dumps({"files": [p.name for p in pieces], **found}, indent=1)
+    )
     return 0

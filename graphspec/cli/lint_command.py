@@ -10,7 +10,9 @@ from graphspec.diagnostic import Findings
 
 def arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("spec", metavar="SPEC", help="a path (with / or .yaml), or the name of a shipped spec")
-    parser.add_argument("overrides", nargs="*", metavar="NAME=VALUE", help="a param (d=128) or a dotted path (train.batch=8)")
+    parser.add_argument(
+        "overrides", nargs="*", metavar="NAME=VALUE", help="a param (d=128) or a dotted path (train.batch=8)"
+    )
     parser.add_argument("--format", choices=("human", "json"), default="human")
 
 
@@ -22,5 +24,8 @@ def run(options: argparse.Namespace) -> int:
         return 0
     show(findings.all())
     proven = [a.name for a in checked.graph.assertions]
-    print(f"{checked.spec.name}: {len(checked.graph.values)} values, no errors" + (f"; causal: {', '.join(proven)} proven" if proven else ""))
+    print(
+        f"{checked.spec.name}: {len(checked.graph.values)} values, no errors"
+        + (f"; causal: {', '.join(proven)} proven" if proven else "")
+    )
     return 0

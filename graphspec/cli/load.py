@@ -64,7 +64,12 @@ class Libraries:
                     fail("GS0502", f"'{name[:60]}' is a link to outside the folder", span)
                 return path
         known = [str(p.relative_to(shipped()).with_suffix("")) for p in shipped().glob("*/*.yaml")]
-        fail("GS0502", f"there is no library '{name[:60]}'{did_you_mean(name, known)}", span, notes=[f"shipped: {', '.join(sorted(known))}"])
+        fail(
+            "GS0502",
+            f"there is no library '{name[:60]}'{did_you_mean(name, known)}",
+            span,
+            notes=[f"shipped: {', '.join(sorted(known))}"],
+        )
 
 
 def check_spec(name: str, overrides: Iterable[str] = (), findings: Findings | None = None) -> Checked:
@@ -75,7 +80,9 @@ def check_spec(name: str, overrides: Iterable[str] = (), findings: Findings | No
     return check_document(read_file(path), path.parent, overrides, findings)
 
 
-def check_document(document: Document, folder: Path, overrides: Iterable[str] = (), findings: Findings | None = None) -> Checked:
+def check_document(
+    document: Document, folder: Path, overrides: Iterable[str] = (), findings: Findings | None = None
+) -> Checked:
     """Check a document whose libraries and data lie beside it in `folder`."""
     from graphspec.compiler.pipeline import check
     from graphspec.ops import catalogue

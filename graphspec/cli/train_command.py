@@ -13,7 +13,9 @@ from graphspec.cli.load import check_spec, show, spec_path
 def arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("spec", metavar="SPEC", help="a path (with / or .yaml), or the name of a shipped spec")
     parser.add_argument("overrides", nargs="*", metavar="NAME=VALUE", help="d=128, train.steps=500, data=FOLDER")
-    parser.add_argument("--run", metavar="NAME", help="the run's folder: a name under runs/, or a path (default: the model's name)")
+    parser.add_argument(
+        "--run", metavar="NAME", help="the run's folder: a name under runs/, or a path (default: the model's name)"
+    )
     parser.add_argument("--resume", action="store_true", help="go on from the newest checkpoint that verifies")
     parser.add_argument("--device", default="cpu", help="cpu, cuda, cuda:1 (default: cpu)")
     parser.add_argument("--threads", type=int, help="torch threads on the CPU; exact resume needs the same number")
@@ -45,14 +47,23 @@ def run(options: argparse.Namespace) -> int:
     model = lower(checked, seed=checked.settings.numbers["seed"], device=options.device)
     weights = sum(p.numel() for p in model.parameters())
     parts = (len(data.train), len(data.validation), len(data.test))
-    print(f"{checked.spec.name}: {weights:,} weights; {parts[0]} files to train on, {parts[1]} to validate, {parts[2]} held out; run {folder.folder}")
+    print(
+        f"{checked.spec.name}: {weights:,} weights; {parts[0]} files to train on, {parts[1]} to validate, {parts[2]} held out; run {folder.folder}"
+    )
     with _Progress(checked.settings.numbers["steps"]) as progress:
         outcome = train(model, data, folder, resume=options.resume, warn=warn, tell=progress)
     for key, value in outcome.last.items():
         before = outcome.first.get(key)
-        print(f"validation {key}: {before:.4f} before, {value:.4f} after" if before is not None else f"validation {key}: {value:.4f}")
+        print(
+            f"validation {key}: {before:.4f} before, {value:.4f} after"
+            if before is not None
+            else f"validation {key}: {value:.4f}"
+        )
     if outcome.signal is not None:
-        print(f"stopped by signal {outcome.signal} after update {outcome.step}; saved. Go on with --resume", file=sys.stderr)
+        print(
+            f"stopped by signal {outcome.signal} after update {outcome.step}; saved. Go on with --resume",
+            file=sys.stderr,
+        )
         return 128 + outcome.signal
     return 0
 
@@ -64,7 +75,11 @@ def _same_spec(config: Mapping[str, Any], options: argparse.Namespace) -> None:
     given = list(options.overrides)
     if config.get("overrides") != given:
         source = Source("<command line>", " ".join(given))
-        fail("GS0626", f"the run was started with other overrides: {' '.join(config.get('overrides', [])) or 'none'}", Span(source, 0, len(source.text)))
+        fail(
+            "GS0626",
+            f"the run was started with other overrides: {' '.join(config.get('overrides', [])) or 'none'}",
+            Span(source, 0, len(source.text)),
+        )
 
 
 class _Progress:
@@ -79,14 +94,22 @@ class _Progress:
             from rich.console import Console
             from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-            columns = (TextColumn("training"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn(), TextColumn("{task.fields[told]}"))
+            columns = (
+                TextColumn("training"),
+                BarColumn(),
+                MofNCompleteColumn(),
+                TimeRemainingColumn(),
+                TextColumn("{task.fields[told]}"),
+            )
             self.bar = Progress(*columns, console=Console(stderr=True), refresh_per_second=2)
             self.task = self.bar.add_task("", total=self.steps, told="")
             self.bar.start()
         return self
 
     def __call__(self, step: int, row: Mapping[str, float]) -> None:
-        told = "  ".join(f"{k.removeprefix('loss.')} {v:.3f}" for k, v in row.items() if k.startswith(("loss.", "valid.")))
+        told = "  ".join(
+            f"{k.removeprefix('loss.')} {v:.3f}" for k, v in row.items() if k.startswith(("loss.", "valid."))
+        )
         if self.bar is not None:
             self.bar.update(self.task, completed=step, told=told)
         elif any(k.startswith("valid.") for k in row):

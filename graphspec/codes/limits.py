@@ -39,4 +39,14 @@ CODES = (
         passing="graphspec: 1\nmodel: many\nparams:\n  table: [0, 0, 0]\n",
         fix="Let `repeat` and comprehensions do the repeating.",
     ),
+    Code(
+        "GS0804",
+        "too many values, copies or elements",
+        "A spec unfolds to at most 20,000 values, a list holds at most 20,000 elements, and the schedule of sampling "
+        "repeats within its limit. This is counted before it is built, so a slip such as depth=80000 is an answer and "
+        "not a hang.",
+        failing=_SMALL.replace("conv(16)", "conv(16) |> repeat(80000, tanh)"),
+        passing=_SMALL.replace("conv(16)", "conv(16) |> repeat(8, tanh)"),
+        fix="Look for the param that is too large.",
+    ),
 )

@@ -41,8 +41,9 @@ CODES = (
         "Inside `{}` and `[]` an unquoted value ends at every comma and bracket, also inside the parentheses of a "
         "call. `{is: nll(dist, wave), weight: 2}` is read as `is: 'nll(dist'`, a key `wave)` without a value, and "
         "`weight: 2`, with no error from YAML.",
-        failing=_SMALL + "losses:\n  nll: {is: nll(y, wave), weight: 2}\n",
-        passing=_SMALL + "losses:\n  nll:\n    is: nll(y, wave)\n    weight: 2\n  l1: {is: 'l1(y, wave)', weight: 2}\n",
+        failing=_SMALL + "losses:\n  far: {is: maximum(y, wave), weight: 2}\n",
+        passing=_SMALL
+        + "losses:\n  far:\n    is: maximum(y, wave)\n    weight: 2\n  f: {is: 'maximum(y, wave)', weight: 2}\n",
         fix="Write the entry in block style, one `key: value` a line, or put the expression in quotes.",
     ),
     Code(
@@ -120,15 +121,15 @@ CODES = (
         "Keys are names. A number, true, false, null, a list or a mapping as a key is usually a slip, and YAML readers "
         "disagree on whether `1` and `'1'` are the same key.",
         failing=_HEAD + "params:\n  1: 64\n",
-        passing=_HEAD + 'params:\n  "1": 64\n',
-        fix="Quote it, or write a name.",
+        passing=_HEAD + "params:\n  k1: 64\n",
+        fix="Write a name.",
     ),
     Code(
         "GS0114",
         "a bracket or quote is never closed",
         "Without its end, everything behind it is part of it; the message points at where it was opened.",
-        failing=_HEAD + "use: [std/core\ngraph:\n  y: wave\n",
-        passing=_HEAD + "use: [std/core]\ngraph:\n  y: wave\n",
+        failing=_HEAD + _WAVE + "use: [std/core\ngraph:\n  y: wave\n",
+        passing=_HEAD + _WAVE + "use: [std/core]\ngraph:\n  y: wave\n",
         fix="Write the closing bracket or quote.",
     ),
     Code(

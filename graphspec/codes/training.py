@@ -1,8 +1,184 @@
-"""Codes of training and data: GS06xx. Checkpoint codes have no spec text to show: no spec can cause them."""
+"""GS06xx: training and data. What only a run can show (files, checkpoints, numbers that blow up) has no spec text."""
 
 from graphspec.codes import Code
 
+
+def _spec(train: str, data: str = "corpus()") -> str:
+    """A small model that could be trained; `train` and `data` are what the code is about."""
+    return f"""\
+graphspec: 1
+model: small
+inputs:
+  wave: float[T, 1] @ 16000
+require:
+  - T % 16 == 0
+graph:
+  y: wave[t-1] |> conv(16) |> tanh |> linear(1)
+losses:
+  l2: mean(square(y - wave))
+data:
+  {data if ":" in data else "wave: " + data}
+train:
+  optimizer: adamw()
+{train}"""
+
+
+_GOOD = "  lr: 1e-3\n  steps: 1000\n  crop: {T: 4096}\n"
+
+
 CODES: tuple[Code, ...] = (
+    Code(
+        "GS0601",
+        "data for an input that does not exist",
+        "`data:` says for each input where its recordings come from; the names are those of `inputs`.",
+        failing=_spec(_GOOD, data="audio: corpus()"),
+        passing=_spec(_GOOD),
+        fix="Use the name of an input.",
+    ),
+    Code(
+        "GS0602",
+        "there is no such setting",
+        "A key of `train:` or of one of its groups that nothing reads would be a setting without effect.",
+        failing=_spec(_GOOD + "  batchsize: 8\n"),
+        passing=_spec(_GOOD + "  batch: 8\n"),
+        fix="Correct the name; the note lists what there is.",
+    ),
+    Code(
+        "GS0603",
+        "a setting out of its range",
+        "Learning rates, batches, steps and crops are more than 0; weight decay is 0 or more.",
+        failing=_spec(_GOOD.replace("1e-3", "-1e-3")),
+        passing=_spec(_GOOD),
+        fix="Give a number in the range that the message names.",
+    ),
+    Code(
+        "GS0604",
+        "a crop of an axis that does not exist",
+        "`crop` gives the length of a training example for each symbolic axis of the inputs, as {T: 8192}.",
+        failing=_spec(_GOOD.replace("{T:", "{N:")),
+        passing=_spec(_GOOD),
+        fix="Use the name of the axis, as it stands in the type of the input.",
+    ),
+    Code(
+        "GS0605",
+        "the crop breaks a fact of require",
+        "The spec was proven for lengths of which its facts hold; a crop of another length would not even run.",
+        failing=_spec(_GOOD.replace("4096", "4100")),
+        passing=_spec(_GOOD),
+        fix="Take a multiple; the nearest one is printed.",
+    ),
+    Code(
+        "GS0606",
+        "there is no such optimizer or source of data",
+        '`optimizer` is a call such as adamw(weight_decay=0), an entry of `data` one such as audio_folder("data").',
+        failing=_spec(_GOOD, data='audio_files("data")'),
+        passing=_spec(_GOOD, data='audio_folder("data")'),
+        fix="Call one of those that the note lists.",
+    ),
+    Code(
+        "GS0607",
+        "training lacks a setting",
+        "To train, a spec says its optimizer, the learning rate, and how long a crop is. There are no defaults for "
+        "these: they decide what comes out.",
+        failing="",
+        passing=_spec(_GOOD),
+        fix="Write it under `train:`, or give it on the command line, as train.lr=1e-3.",
+    ),
+    Code(
+        "GS0608",
+        "no data",
+        "The spec has no `data:`, so there is nothing to train on.",
+        failing="",
+        passing=_spec(_GOOD),
+        fix='Write data: {wave: audio_folder("data")}, or corpus() for a trial without a download.',
+    ),
+    Code(
+        "GS0609",
+        "no recording fits this input",
+        "Recordings are [T, channels] at a whole number of samples a second; integers are quantised audio of 1 to 16 "
+        "bits, so their number of classes is a power of two.",
+        failing="",
+        passing=_spec(_GOOD),
+        fix="Change the input's type, or compute what you need from the audio in `graph`.",
+    ),
+    Code(
+        "GS0611",
+        "a schedule does not give a number",
+        "An expression for `lr` is evaluated at every update, with `step` the count of updates; it gives a number.",
+        failing=_spec(_GOOD.replace("1e-3", "step < 100")),
+        passing=_spec(_GOOD.replace("1e-3", "1e-3 if step < 100 else 1e-4")),
+        fix="Write an expression that gives a number, as cosine(step, 1e-3, 1e-5, over=1000).",
+    ),
+    Code(
+        "GS0612",
+        "a loss or gradient is not finite",
+        "One NaN spreads to every weight with the next update. Training stops before that update, and the weights are "
+        "those that gave the last finite loss.",
+        failing="",
+        passing="",
+        fix="Lower the learning rate, clip gradients with train.clip, or look for a log or a root of 0 in the spec.",
+    ),
+    Code(
+        "GS0613",
+        "too few files",
+        "The last files of a folder are held out for the test and those before them for validation, whole: pieces of "
+        "one recording on both sides would make the score a memory test. At least one is left to train on.",
+        failing="",
+        passing=_spec(_GOOD, data="corpus(pieces=12, held_out=1, validation=1)"),
+        fix="Add files, or lower held_out or validation.",
+    ),
+    Code(
+        "GS0614",
+        "files are shorter than the crop",
+        "Crops are full. A file that holds none is skipped and counted, which is a warning; when none is left, it is "
+        "an error.",
+        failing="",
+        passing=_spec(_GOOD),
+        fix="Lower train.crop.",
+    ),
+    Code(
+        "GS0615",
+        "a data path leaves the spec's folder",
+        "A spec reads below its own folder only, so that one from elsewhere cannot read your files. A path that you "
+        "give on the command line may lie anywhere.",
+        failing="",
+        passing=_spec(_GOOD, data='audio_folder("data")'),
+        fix="Move the data, or give data=FOLDER on the command line.",
+    ),
+    Code(
+        "GS0616",
+        "no folder, or no audio in it",
+        "The folder of the recordings does not exist, or holds no file with the ending of an audio format.",
+        failing="",
+        passing=_spec(_GOOD, data='audio_folder("data")'),
+        fix="Correct the path, or give data=FOLDER on the command line.",
+    ),
+    Code(
+        "GS0617",
+        "the recordings do not fit in memory",
+        "All recordings are decoded once and kept, and together they would take more than the limit.",
+        failing="",
+        passing="",
+        fix="Train on a part of them.",
+    ),
+    Code(
+        "GS0618",
+        "files cannot be used",
+        "Some files of the folder cannot be decoded, are empty or hold numbers that are not finite. They are skipped "
+        "and counted; the message names the first. A prompt that cannot be used is an error.",
+        failing="",
+        passing="",
+        fix="Look at the files, or move them away.",
+    ),
+    Code(
+        "GS0619",
+        "a group selects no weight",
+        "`train.groups` selects weights by the tags that their ops declare (ssm, norm, bias) or by the name of a "
+        "value. One that selects nothing is a typo, and its learning rate would be nobody's.",
+        failing="",
+        passing=_spec(_GOOD + "  groups:\n    bias: {weight_decay: 0}\n"),
+        fix="Use one of the tags or values that the note lists.",
+    ),
     Code(
         number="GS0620",
         title="a checkpoint is damaged",
@@ -32,5 +208,72 @@ CODES: tuple[Code, ...] = (
         failing="",
         passing="",
         fix="Free some space, allow writing, or name another folder, then resume: the newest checkpoint is used.",
+    ),
+    Code(
+        "GS0623",
+        "the run exists already",
+        "A run is never overwritten: its folder holds weights that took hours.",
+        failing="",
+        passing="",
+        fix="Go on with it by --resume, or choose another name with --run.",
+    ),
+    Code(
+        "GS0624",
+        "there is no such run",
+        "A bare name is a folder under runs/, a name with `/` a path. The folder has no config.json, or it cannot be "
+        "read.",
+        failing="",
+        passing="",
+        fix="Correct the name; the note lists the runs that there are.",
+    ),
+    Code(
+        "GS0625",
+        "no checkpoint can be loaded",
+        "The run has no checkpoint, or none whose files are what its manifest says.",
+        failing="",
+        passing="",
+        fix="Start again under another name: --run NAME.",
+    ),
+    Code(
+        "GS0626",
+        "a run is resumed with other overrides",
+        "Resuming goes on with exactly the model and settings the run was started with; others would make its metrics "
+        "those of two experiments.",
+        failing="",
+        passing="",
+        fix="Give the overrides that the message prints, or start a new run.",
+    ),
+    Code(
+        "GS0627",
+        "nothing says how to sample",
+        "The spec has no `sample:`. Which input is replaced by draws from which distribution is part of the model.",
+        failing="",
+        passing="",
+        fix="Write sample: {feed: {wave: draw(dist)}} in block style.",
+    ),
+    Code(
+        "GS0628",
+        "there is no such knob, or its value is no number",
+        "Knobs are the inputs with a `default`, such as temperature: numbers from 0 that change without a new "
+        "compilation.",
+        failing="",
+        passing="",
+        fix="Use one of those that the message lists, with a number from 0.",
+    ),
+    Code(
+        "GS0629",
+        "a prompt after the first tick",
+        "A prompt fills the history before anything is drawn; a sampler that has begun takes none.",
+        failing="",
+        passing="",
+        fix="Give the prompt first, or start a new sampler.",
+    ),
+    Code(
+        "GS0630",
+        "the output is not a .wav file",
+        "`graphspec sample` writes WAV, 16 bits, at the rate of the input; the ending of the file says so.",
+        failing="",
+        passing="",
+        fix="End the name in .wav.",
     ),
 )

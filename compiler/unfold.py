@@ -1,0 +1,214 @@
+"""Stages applied: chains, `repeat` (outputs carried by name, the others collected), blocks with their sizes and facts."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+from graphspec.compiler import arithmetic
+from graphspec.compiler.arithmetic import describe, is_number
+from graphspec.compiler.calls import Calls
+from graphspec.compiler.resolve import Block, dataflow_order
+from graphspec.compiler.stages import BlockStage, Chain, OpStage, Repeat, Scope
+from graphspec.diagnostic import Fix, Related, SpecError, fail
+from graphspec.dims import Dim, DimError
+from graphspec.expression import Binary, Expr, Name
+from graphspec.graph import Site, Value
+
+MAX_NESTING = 64  # blocks inside blocks
+
+
+class Unfolding(Calls):
+    """Needs `value`, which the Elaborator adds."""
+
+    def value(self, expr: Expr, scope: Scope) -> Any:
+        raise NotImplementedError
+
+    def apply(self, stage: Any, first: Any, site: Site) -> Any:
+        """The stage with its first input given."""
+        if isinstance(stage, Chain):
+            for s in stage.stages:
+                if isinstance(first, dict):
+                    fail(
+                        "GS0217",
+                        f"a record of {', '.join(first)} cannot be piped on; name the value and take a field",
+                        s.span,
+                    )
+                first = self.apply(s, first, site)
+                site = Site(s.span, True)
+            return first
+        if isinstance(stage, Repeat):
+            return self._copies(stage, first, site)
+        if isinstance(stage, OpStage):
+            slot = stage.op.parsed.operands[0]
+            given = self._operand(first, site.span)
+            rest = stage.inputs.get(slot.name, ())
+            inputs = {**stage.inputs, slot.name: (given, *rest) if slot.variadic else given}
+            return self._op_call(stage.op, inputs, stage.params, stage.span, {slot.name: site, **stage.sites})
+        block = stage.block
+        return self._block(replace(stage, inputs={block.inputs[0].name: first, **stage.inputs}))
+
+    def _copies(self, stage: Repeat, first: Any, site: Site) -> Any:
+        body = stage.stages[0] if stage.stages else stage.body
+        block = body.block if isinstance(body, BlockStage) else None
+        fields = block.result_names if block else ()
+        if not fields:
+            for i, s in enumerate(stage.stages):
+                with self.entered(str(i)):
+                    first = self.apply(s, first, site)
+                if isinstance(first, dict):
+                    fail(
+                        "GS0217",
+                        "repeat of a composite that gives a record; make it a block with named outputs",
+                        s.span,
+                    )
+                site = Site(s.span, True)
+            return first
+        assert block is not None
+        inputs = [i.name for i in block.inputs]
+        if inputs[0] not in fields:
+            fail(
+                "GS0507",
+                f"the block does not return its first input '{inputs[0]}'",
+                stage.span,
+                related=[Related("the block", block.span)],
+            )
+        carried: dict[str, Any] = {inputs[0]: first}
+        collected: dict[str, list[Any]] = {f: [] for f in fields if f not in inputs}
+        for i, s in enumerate(stage.stages):
+            with self.entered(str(i)):
+                result = self._block(replace(s, inputs={**s.inputs, **carried}))
+            carried = {f: result[f] for f in fields if f in inputs}
+            for f, items in collected.items():
+                items.append(result[f])
+        start = {f: carried.get(f, body.inputs.get(f)) for f in fields if f in inputs}
+        return {f: start[f] if f in start else tuple(collected[f]) for f in fields}
+
+    def _block(self, stage: BlockStage) -> Any:
+        """Unfold a block: bind its inputs' sizes, check its facts, build its graph."""
+        block = stage.block
+        if len(self._trail) > MAX_NESTING:
+            fail("GS0508", f"blocks nest deeper than {MAX_NESTING}; does '{block.name}' use itself?", stage.span)
+        scope = Scope(block.home, {**stage.params, **{i.name: stage.inputs.get(i.name) for i in block.inputs}})
+        outside, self._trail = self._trail, (*self._trail, stage.span)
+        try:
+            with self.entered(block.name):
+                self._bind_sizes(block, stage, scope)
+                for fact in block.require:
+                    self._check_fact(block, fact, scope)
+                graph = dict(block.graph)
+                for name in dataflow_order(graph, set(graph), "value"):
+                    with self.entered(name):
+                        scope.names[name] = self.value(graph[name], scope)
+                if isinstance(block.out, tuple):
+                    return {name: self.value(e, scope) for name, e in block.out}
+                return self.value(block.out, scope)
+        except SpecError as error:
+            here = Related(f"in this use of '{block.name}'", stage.span)
+            raise SpecError(*(_told(d, here) for d in error.diagnostics)) from None
+        finally:
+            self._trail = outside
+
+    def _bind_sizes(self, block: Block, stage: BlockStage, scope: Scope) -> None:
+        for declared in block.inputs:
+            given = stage.inputs.get(declared.name)
+            if given is None:
+                if not declared.optional:
+                    fail("GS0203", f"block '{block.name}' needs its input '{declared.name}'", stage.span)
+                continue
+            if declared.type is None or declared.type.name == "any" and declared.type.dims is None:
+                continue
+            if not isinstance(given, Value):
+                if isinstance(given, (dict, tuple)):
+                    fail(
+                        "GS0217",
+                        f"input '{declared.name}' of '{block.name}' takes a value, not {describe(given)}",
+                        stage.span,
+                    )
+                continue
+            self._match_input(block, declared, given, stage, scope)
+
+    def _match_input(self, block: Block, declared: Any, given: Value, stage: BlockStage, scope: Scope) -> None:
+        rule, type_ = declared.type, given.type
+        both = [Related(f"declared as {rule.span.text}", rule.span), Related(str(given), given.span)]
+        kinds = {"float": "float", "f32": "float", "int": "int", "bool": "bool"}
+        if rule.name in kinds and (type_.meaning is not None or type_.dtype.kind != kinds[rule.name]):
+            what = type_.meaning or type_.dtype
+            fail(
+                "GS0303",
+                f"block '{block.name}' wants {rule.name} for '{declared.name}', not {what}",
+                stage.span,
+                related=both,
+            )
+        if rule.dims is None:
+            return
+        if len(rule.dims) != len(type_.dims):
+            fail(
+                "GS0304",
+                f"block '{block.name}' wants axes [{', '.join(d.span.text for d in rule.dims)}], not [{', '.join(map(str, type_.dims))}]",
+                stage.span,
+                related=both,
+            )
+        for pattern, dim in zip(rule.dims, type_.dims, strict=True):
+            size = dim.as_int() if dim.as_int() is not None else dim
+            fresh = (
+                isinstance(pattern, Name) and pattern.name not in scope.names and pattern.name not in scope.home.params
+            )
+            if fresh:
+                assert isinstance(pattern, Name)
+                scope.names[pattern.name] = size
+                continue
+            want = self.value(pattern, scope)
+            if not self.inference.facts.same(Dim.of(want), dim):
+                fail(
+                    "GS0301",
+                    f"block '{block.name}': {declared.name} has {size} where {pattern.span.text} is {want}",
+                    stage.span,
+                    related=both,
+                )
+
+    def _check_fact(self, block: Block, fact: Expr, scope: Scope) -> None:
+        """A block's `require` must follow from the spec's facts, or hold of the numbers."""
+        facts = self.inference.facts
+        if isinstance(fact, Binary) and fact.operator == "==":
+            left = fact.left
+            if isinstance(left, Binary) and left.operator == "%":
+                a, b = self.value(left.left, scope), self.value(left.right, scope)
+                zero = self.value(fact.right, scope)
+                if isinstance(a, Dim) and zero == 0 and isinstance(b, int) and b > 0:
+                    if not facts.exact(a / b):
+                        needed = facts.needed(a / b)
+                        fail(
+                            "GS0311",
+                            f"'{block.name}' requires {fact.span.text}; here that is {a} % {b}, which nothing says is 0",
+                            fact.span,
+                            fixes=[Fix(f"add to the spec's require: {needed}")] if needed else [],
+                        )
+                    return
+                if is_number(a) and is_number(b):
+                    if arithmetic.binary("%", a, b, fact.span) != zero:
+                        fail(
+                            "GS0305", f"'{block.name}' requires {fact.span.text}; here {a} % {b} is {a % b}", fact.span
+                        )
+                    return
+            a, b = self.value(left, scope), self.value(fact.right, scope)
+            try:
+                if not facts.same(Dim.of(a), Dim.of(b)):
+                    fail(
+                        "GS0305", f"'{block.name}' requires {fact.span.text}; here the sides are {a} and {b}", fact.span
+                    )
+            except DimError:
+                if a != b:
+                    fail(
+                        "GS0305", f"'{block.name}' requires {fact.span.text}; here the sides are {a} and {b}", fact.span
+                    )
+            return
+        if not arithmetic.truth(self.value(fact, scope), fact.span):
+            fail("GS0305", f"'{block.name}' requires {fact.span.text}, which does not hold here", fact.span)
+
+
+def _told(diagnostic: Any, here: Related) -> Any:
+    """The diagnostic with the call that led to it; only the three innermost calls are kept."""
+    if len(diagnostic.related) >= 6:
+        return diagnostic
+    return replace(diagnostic, related=(*diagnostic.related, here))
