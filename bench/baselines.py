@@ -35,9 +35,10 @@ from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
+
 from graphspec.ops.modules.quantise import LAWS, dequantise, quantise
 from graphspec.runtime.audio import BadAudio, natural_order, read
-from numpy.typing import NDArray
 
 SUFFIXES = {".wav", ".flac", ".ogg", ".mp3", ".aif", ".aiff"}
 ORDER = 16

@@ -65,7 +65,8 @@ def main() -> int:
     ]
     verdict = accept(sample, crops)
     say(
-        f"{wav}: rms {sample.rms:.4f}, flatness {sample.flatness:.4f}: {'sounds like the corpus' if verdict.ok else verdict.reason}"
+        f"{wav}: rms {sample.rms:.4f}, flatness {sample.flatness:.4f}: "
+        + ("sounds like the corpus" if verdict.ok else verdict.reason)
     )
     say(f"everything lies in {folder}/ ({time.perf_counter() - began:.0f} s)")
     return 0 if after < bigram and verdict.ok else 1

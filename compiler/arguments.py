@@ -104,7 +104,8 @@ def parameter(elaborator: Elaborator, who: str, p: Parameter, expr: Expr, scope:
         if isinstance(expr, Name) and expr.name not in scope.names and expr.name not in scope.home.params:
             fail(
                 "GS0222",
-                f"{who}: {p.name} is one of {', '.join(p.choices)}, not '{expr.name}'{did_you_mean(expr.name, p.choices)}",
+                f"{who}: {p.name} is one of {', '.join(p.choices)}, not '{expr.name}'"
+                + did_you_mean(expr.name, p.choices),
                 expr.span,
             )
     return fitting(who, p, elaborator.value(expr, scope), expr.span)

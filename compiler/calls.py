@@ -118,12 +118,20 @@ class Calls:
         return {
             str(n): self._add(
                 Value(
-                    path=f"{made.path}.{n}", type=t, span=span, operands=(made,), slots=("",), sites=(Site(span, True),),
-                    windows=(step,), part=str(n), before=before, trail=self._trail,
+                    path=f"{made.path}.{n}",
+                    type=t,
+                    span=span,
+                    operands=(made,),
+                    slots=("",),
+                    sites=(Site(span, True),),
+                    windows=(step,),
+                    part=str(n),
+                    before=before,
+                    trail=self._trail,
                 )
             )
             for n, t in results
-        }  # fmt: skip
+        }
 
     def _window(
         self, op: Declaration, slot: str, operand: Value | Constant, result: Type, params: Mapping[str, Any]
@@ -135,11 +143,11 @@ class Calls:
         return window_of(op, slot, params)
 
     def _before(self, of: Value, params: Mapping[str, Any], span: Span) -> int | float:
-        """What a delay reads before the start: 0 for floats; integers must say, class 0 is almost never silence."""
+        """What a delay reads before the start: as declared, else 0; integers must say (class 0 is hardly silence)."""
         if params.get("before") is not None:
             return params["before"]
         if of.type.dtype.kind != "int":
-            return 0
+            return of.before or 0
         if of.before is None:
             fail(
                 "GS0404",

@@ -9,6 +9,7 @@ from math import ceil, inf
 
 from graphspec.diagnostic import Diagnostic, Edit, Findings, Fix, Related
 from graphspec.graph import Assertion, Constant, Feed, Graph, Site, Value
+from graphspec.span import Span
 from graphspec.time import Reach, delay, excess, join_all, receptive_field, worst_phase
 
 Table = Mapping[Value, Reach | None]
@@ -90,34 +91,39 @@ def _table(graph: Graph, table: TimeTable, source: Value) -> Table:
 
 
 def _violation(graph: Graph, table: TimeTable, a: Assertion, source: Value, reach: Reach) -> Diagnostic:
-    beyond = excess(reach, a.allowed)  # type: ignore[arg-type]
     claim = "strictly causal" if a.allowed == "strict" else f"at most {a.allowed} ticks ahead"
-    return _diagnostic(
-        "GS0401",
-        f"'{a.name}' must be {claim} in '{source.path}', but",
-        graph,
-        table,
-        a.value,
-        source,
-        reach,
-        a.allowed,
-        beyond,
-        a,
+    opening = f"'{a.name}' must be {claim} in '{source.path}', but"
+    return _told(
+        "GS0401", opening, _Fault(graph, _table(graph, table, source), a.value, source, reach, a.allowed), a.span
     )
 
 
 def _leak(graph: Graph, table: TimeTable, f: Feed, g: Feed, reach: Reach) -> Diagnostic:
-    beyond = excess(reach, "strict")
-    return _diagnostic(
-        "GS0403", f"what is fed to '{f.source.path}' hears '{g.source.path}' before it exists: it", graph, table, f.drawn, g.source, reach, "strict", beyond, f
-    )  # fmt: skip
+    opening = f"what is fed to '{f.source.path}' hears '{g.source.path}' before it exists: it"
+    return _told("GS0403", opening, _Fault(graph, table.of[g.source.path], f.drawn, g.source, reach, "strict"), f.span)
 
 
-def _diagnostic(code, opening, graph, table, value, source, reach, allowed, beyond, claim) -> Diagnostic:  # type: ignore[no-untyped-def]
+@dataclass(frozen=True)
+class _Fault:
+    """A value that reads `source` farther ahead than `allowed`."""
+
+    graph: Graph
+    table: Table
+    value: Value
+    source: Value
+    reach: Reach
+    allowed: str | int
+
+    @property
+    def beyond(self) -> int | float:
+        return excess(self.reach, self.allowed)  # type: ignore[arg-type]
+
+
+def _told(code: str, opening: str, fault: _Fault, span: Span) -> Diagnostic:
+    beyond, reach = fault.beyond, fault.reach
     far = "the whole future" if beyond == inf else f"{beyond} tick{'s' if beyond != 1 else ''} too far ahead"
-    reaches_of = _table(graph, table, source)
-    hops = witness(reaches_of, value, source, worst_phase(reach, allowed))
-    notes = [f"path: {_path(graph, source, hops)}"]
+    hops = witness(fault.table, fault.value, fault.source, worst_phase(reach, fault.allowed))  # type: ignore[arg-type]
+    notes = [f"path: {_path(fault.graph, fault.source, hops)}"]
     related = []
     culprit = max(hops, key=lambda h: h.added, default=None)
     if culprit is not None and culprit.added > 0:
@@ -125,10 +131,8 @@ def _diagnostic(code, opening, graph, table, value, source, reach, allowed, beyo
         related.append(Related(f"this hop adds {adds}", culprit.value.span))
     if not reach.exact and beyond != inf:
         notes.append("not proven exact: the time table was too long and a bound stands in for it")
-    fixes = _fixes(graph, value, source, hops, reach, allowed, beyond)
-    return Diagnostic(
-        code, f"{opening} reads {far}", claim.span, related=tuple(related), notes=tuple(notes), fixes=tuple(fixes)
-    )
+    fixes = tuple(_fixes(fault, hops))
+    return Diagnostic(code, f"{opening} reads {far}", span, related=tuple(related), notes=tuple(notes), fixes=fixes)
 
 
 def witness(table: Table, value: Value, source: Value, k: int) -> list[Hop]:
@@ -182,33 +186,26 @@ def _whole(ticks: int | float | Fraction) -> str:
     return str(ticks) if isinstance(ticks, int) or ticks == int(ticks) else f"{float(ticks):g}"
 
 
-def _fixes(
-    graph: Graph, value: Value, source: Value, hops: list[Hop], reach: Reach, allowed: str | int, beyond: int | float
-) -> list[Fix]:
+def _fixes(fault: _Fault, hops: list[Hop]) -> list[Fix]:
     """Delays on the path that are enough, each tried out: first where a rate rises again, then at the source."""
+    source, beyond = fault.source, fault.beyond
     if beyond == inf:
         return [Fix("use an op that reads the past only along this path")]
     out: list[Fix] = []
     rising = [h for h in hops if h.value.windows[h.index].stride < 1]
-    for h in [*rising[::-1][:1], *hops[:1]] if rising else hops[:1]:
+    for h in [*rising[::-1][:1], *hops[:1]]:
         operand = h.value.operands[h.index]
-        assert isinstance(operand, Value)
-        rate, top = operand.type.rate, source.type.rate
-        assert rate is not None and top is not None
-        n = max(1, ceil(beyond / (top / rate)))
+        assert isinstance(operand, Value) and operand.type.rate is not None and source.type.rate is not None
+        n = max(1, ceil(beyond * operand.type.rate / source.type.rate))
         site = h.value.sites[h.index]
-        extra = {site: n}
-        tried = reaches(graph.values, source, extra)[value]
-        if tried is not None and excess(tried, allowed) > 0:  # type: ignore[arg-type]
+        tried = reaches(fault.graph.values, source, {site: n})[fault.value]
+        if tried is not None and excess(tried, fault.allowed) > 0:  # type: ignore[arg-type]
             continue
         insert = f" |> shift({n})" if site.piped else f"[t-{n}]"
-        where = f"{site.span}"
+        written = site.span.text[:40]
         out.append(
-            Fix(
-                f"delay '{site.span.text[:40]}' by {n} at {where}: {site.span.text[:40]}{insert}",
-                (Edit(site.span.at_end(), insert),),
-            )
+            Fix(f"delay '{written}' by {n} at {site.span}: {written}{insert}", (Edit(site.span.at_end(), insert),))
         )
-    if not out and value.type.rate == source.type.rate:
+    if not out and fault.value.type.rate == source.type.rate:
         out.append(Fix(f"delay the path by {beyond} ticks in all, with x[t-k] or shift(k)"))
     return out

@@ -92,7 +92,7 @@ def tick(checked: Checked, plan: Schedule) -> Tick:
 
 def crop_sizes(graph: Graph, settings: Settings) -> dict[str, int]:
     """A length for each axis of the inputs: the crop of training, else about a second that fits `require`."""
-    sizes = {n: size for n, size in settings.crop.items()}
+    sizes = dict(settings.crop)
     for i in graph.inputs.values():
         for axis, dim in enumerate(i.value.type.dims):
             rate = i.value.type.rate if axis == 0 else None

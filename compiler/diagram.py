@@ -225,8 +225,8 @@ def _op_text(value: Value, time: TimeTable) -> tuple[str, ...]:
 
 
 def hears(value: Value, time: TimeTable) -> Iterator[str]:
-    """`wave [-inf, -1]`: the ticks of each input it reads, from its own time on."""
-    for name in time.of:
+    """`wave [-inf, -1]`: the ticks of each input it reads, from its own time on. (A static value has no time.)"""
+    for name in time.of if value.type.timed else ():
         field = time.receptive_field(value, name)
         if field is not None and not value.is_input:
             yield f"{shown(name)} [{-field[0]}, {field[1]}]"

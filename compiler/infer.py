@@ -388,6 +388,9 @@ class Inference:
         for g in given[1:]:
             out = self.join(op.spelled or op.name, maker, Given(out, maker.span, maker.label), g, span)
             maker = g if len(g.type.dims) > len(maker.type.dims) else maker
+        if op.number is not None and out.dtype.kind == "bool":
+            sides = [Related(f"{g.label}: {g.type}", g.span) for g in given]
+            fail("GS0303", f"{op.name} does not work on truth values", span, related=sides)
         if op.spelled and out.dtype.kind == "int":  # a sum of classes is not a class
             return replace(out, dtype=INT)
         return out

@@ -135,7 +135,7 @@ class Model(nn.Module):
     @property
     def block(self) -> int:
         """A step takes a multiple of so many ticks of the fastest input."""
-        rates = [v.type.rate for v in self._streamed() if v.type.rate is not None]
+        rates = [v.type.rate for v in self._streamed() if v.is_input and v.type.rate is not None]
         return block_of(self._streamed(), max(rates)) if rates else 1
 
     def _streamed(self) -> list[Value]:
@@ -193,10 +193,16 @@ class Model(nn.Module):
 
 
 def lower(checked: Checked, seed: int = 0, device: str | torch.device = "cpu") -> Model:
-    """The model with its weights drawn. Modules are first laid out on the meta device, so sizes are known before memory."""
+    """The model with its weights drawn. Modules are laid out on the meta device first: sizes before memory."""
     with torch.device("meta"):
         model = Model(checked)
-    model.to_empty(device=device)
+    for module in model.ops.modules():  # not `to_empty`, which loads sympy for every copy from meta
+        for name, p in module._parameters.items():
+            if p is not None:
+                module._parameters[name] = nn.Parameter(torch.empty(p.shape, dtype=p.dtype, device=device))
+        for name, b in module._buffers.items():
+            if b is not None:
+                module._buffers[name] = torch.zeros(b.shape, dtype=b.dtype, device=device)
     model.reset(seed)
     return model
 
@@ -244,7 +250,7 @@ def _from_spec_names(model: Model, state: dict[str, Any], prefix: str, *rest: An
             state[prefix + wanted[key[len(prefix) :]]] = state.pop(key)
 
 
-# ---- fx ---------------------------------------------------------------------------------------------------------------
+# ---- fx -----------------------------------------------------------------------------------------------------------
 
 
 class _Form:

@@ -1,4 +1,4 @@
-"""Pass 1, resolve: a Document, its libraries and the command line -> a Spec: params with values, blocks by name, sections."""
+"""Pass 1, resolve: a Document, its libraries and the command line -> a Spec: params with values, blocks by name."""
 
 from __future__ import annotations
 

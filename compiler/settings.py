@@ -238,7 +238,8 @@ def call_of(node: Node, spec: Spec, declared: Catalogue, wanted: str) -> Setting
         if parameter is None or parameter.name in arguments:
             fail(
                 "GS0203",
-                f"{name} does not take '{a.span.text[:60]}'{did_you_mean(a.name or '', [p.name for p in found.parameters])}",
+                f"{name} does not take '{a.span.text[:60]}'"
+                + did_you_mean(a.name or "", [p.name for p in found.parameters]),
                 a.span,
                 notes=[f"it is {found}"],
             )

@@ -1,4 +1,4 @@
-"""Stages applied: chains, `repeat` (outputs carried by name, the others collected), blocks with their sizes and facts."""
+"""Stages applied: chains, `repeat` (outputs carried by name, the others collected), blocks with sizes and facts."""
 
 from __future__ import annotations
 
@@ -143,9 +143,10 @@ class Unfolding(Calls):
         if rule.dims is None:
             return
         if len(rule.dims) != len(type_.dims):
+            wanted, found = ", ".join(d.span.text for d in rule.dims), ", ".join(map(str, type_.dims))
             fail(
                 "GS0304",
-                f"block '{block.name}' wants axes [{', '.join(d.span.text for d in rule.dims)}], not [{', '.join(map(str, type_.dims))}]",
+                f"block '{block.name}' wants axes [{wanted}], not [{found}]",
                 stage.span,
                 related=both,
             )
@@ -180,7 +181,7 @@ class Unfolding(Calls):
                         needed = facts.needed(a / b)
                         fail(
                             "GS0311",
-                            f"'{block.name}' requires {fact.span.text}; here that is {a} % {b}, which nothing says is 0",
+                            f"'{block.name}' requires {fact.span.text}: here {a} % {b}, which nothing says is 0",
                             fact.span,
                             fixes=[Fix(f"add to the spec's require: {needed}")] if needed else [],
                         )

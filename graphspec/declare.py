@@ -185,7 +185,7 @@ def setting(build: Callable[..., Any]) -> Declaration:
 
 def _parameters(build: Callable[..., Any], all_of_them: bool = False) -> tuple[Parameter, ...]:
     found = []
-    for p in inspect.signature(build).parameters.values():
+    for p in inspect.signature(build, eval_str=True).parameters.values():
         if p.kind is p.VAR_KEYWORD or p.kind is p.VAR_POSITIONAL or (p.kind is not p.KEYWORD_ONLY and not all_of_them):
             continue
         kind, choices, optional = _kind(p.annotation)

@@ -8,9 +8,8 @@ import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from graphspec.runtime.checkpoint import cannot_write, write_atomic
-
 from graphspec.diagnostic import SpecError
+from graphspec.runtime.checkpoint import cannot_write, write_atomic
 
 TIMING = ("seconds", "cpu_seconds")  # last, so that the columns before them compare equal between two equal runs
 

@@ -17,7 +17,7 @@ from graphspec.span import Source, Span
 
 @dataclass(frozen=True)
 class Run:
-    """`folder` holds spec.yaml and its libraries' text (spec/), config.json, metrics.csv, checkpoints/, model.safetensors."""
+    """`folder` holds spec.yaml, config.json, metrics.csv, checkpoints/, and at the end model.safetensors."""
 
     folder: Path
 
@@ -81,7 +81,7 @@ def new_run(name: str, checked: Checked, spec: str, overrides: Sequence[str], th
     config = {
         "spec": spec,
         "overrides": list(overrides),
-        "params": {k: v for k, v in checked.graph.params.items()},
+        "params": dict(checked.graph.params),
         "environment": environment(threads),
     }
     write_atomic(folder / "config.json", json.dumps(config, indent=1).encode())

@@ -130,7 +130,7 @@ class Sampler:
         plan, model = self.plan, self.model
         self.registers: Registers = []
         self.where: dict[Value, list[Pick]] = {}  # element -> its register
-        fed = {source: drawn for source, drawn in plan.fed}
+        fed = dict(plan.fed)
         for v in plan.values:
             if v.type.timed and v in fed:
                 self.where[v] = [self._register() for _ in range(plan.elements[v])]

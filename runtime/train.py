@@ -1,4 +1,4 @@
-"""The training loop, read downward. Every random thing is a pure function of (seed, update, row): resume is bit-exact."""
+"""The training loop, read downward. All randomness is a pure function of (seed, update, row): resume is bit-exact."""
 
 from __future__ import annotations
 
@@ -122,7 +122,6 @@ def training_noise(model: Model, seed: int, update: int, like: Tensor) -> dict[s
     """The random operands of one update (dropout), from the counter: stream = the value, row, tick, channel."""
     out: dict[str, Tensor] = {}
     rows = torch.arange(like.shape[0])
-    whole = model.graph.inputs
     ticks = like.shape[1]
     for v in model.graph.needed_for(list(model.targets.values())):
         if v.noise is None:
@@ -138,7 +137,6 @@ def training_noise(model: Model, seed: int, update: int, like: Tensor) -> dict[s
             seed, stream_id(v.path), rows, torch.arange(length), math.prod(after), device=like.device, update=update
         )
         out[v.path] = drawn.reshape(like.shape[0], *([length] if v.noise.timed else []), *after)
-    del whole
     return out
 
 

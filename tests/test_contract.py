@@ -115,11 +115,9 @@ def test_use_keeps_the_contract(name: str, use: str) -> None:
 
 
 ANY = [(n, kind) for n, d in OPS.items() if "any" in d.signature for kind in ("int", "bool")]
-# Typed as bool, and then torch refuses it while it runs; it should be refused where it is typed.
-UNTYPED = {("sub", "bool"): pytest.mark.xfail(reason="bool - bool passes the check", strict=True, raises=SpecError)}
 
 
-@pytest.mark.parametrize(("name", "kind"), [pytest.param(*a, marks=UNTYPED.get(a, ())) for a in ANY])
+@pytest.mark.parametrize(("name", "kind"), ANY)
 def test_any_dtype_is_refused_or_keeps_the_contract(name: str, kind: str) -> None:
     declaration = OPS[name]
     try:

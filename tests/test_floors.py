@@ -134,13 +134,25 @@ def test_tests_and_bench_use_the_one_package():
         ("runtime/train.py", "import ops", "second copy"),
         ("graphspec/dims.py", "def f():\n    from graphspec.compiler.build import build", "language imports compiler"),
         ("graphspec/dims.py", "def f():\n    import numpy as np", "language imports numpy"),
-        ("graphspec/codes/limits.py", "import importlib\nimportlib.import_module('graphspec.ops')", "language imports ops"),
-        ("graphspec/time.py", "import importlib\nimportlib.import_module(f'graphspec.ops.{1}')", "language imports ops"),
-        ("graphspec/time.py", "from typing import TYPE_CHECKING\nif TYPE_CHECKING:\n    import torch", "language imports torch"),
+        (
+            "graphspec/codes/limits.py",
+            "import importlib\nimportlib.import_module('graphspec.ops')",
+            "language imports ops",
+        ),
+        (
+            "graphspec/time.py",
+            "import importlib\nimportlib.import_module(f'graphspec.ops.{1}')",
+            "language imports ops",
+        ),
+        (
+            "graphspec/time.py",
+            "from typing import TYPE_CHECKING\nif TYPE_CHECKING:\n    import torch",
+            "language imports torch",
+        ),
         ("graphspec/cli/load.py", "import torch", "inside the function"),
         ("specs/__init__.py", "from graphspec.ops import catalogue", "specs imports ops"),
     ],
-)  # fmt: skip
+)
 def test_a_planted_import_is_caught(tmp_path, path, text, why):
     (tmp_path / path).parent.mkdir(parents=True)
     (tmp_path / path).write_text(text)
@@ -151,13 +163,16 @@ def test_a_planted_import_is_caught(tmp_path, path, text, why):
 @pytest.mark.parametrize(
     "path, text",
     [
-        ("runtime/train.py", "import torch\nfrom graphspec.compiler.lower import Model\nfrom graphspec.ops import catalogue"),
+        (
+            "runtime/train.py",
+            "import torch\nfrom graphspec.compiler.lower import Model\nfrom graphspec.ops import catalogue",
+        ),
         ("ops/conv.py", "def f():\n    from graphspec.ops.modules.conv import CausalConv"),
         ("ops/modules/conv.py", "import torch\nfrom .contract import State\nfrom graphspec.declare import op"),
         ("graphspec/cli/train_command.py", "def f():\n    import torch\n    from graphspec.runtime.train import train"),
         ("graphspec/report.py", "from . import span\nimport json"),
     ],
-)  # fmt: skip
+)
 def test_what_is_allowed_is_not_caught(tmp_path, path, text):
     (tmp_path / path).parent.mkdir(parents=True)
     (tmp_path / path).write_text(text)

@@ -40,6 +40,7 @@ def _write(path: Path, text: str) -> None:
         if path.exists() and not path.is_file():  # a pipe, /dev/stdout
             path.write_text(text, encoding="utf-8")
             return
+        part.unlink(missing_ok=True)  # were it a link, the text would go where it points
         try:
             part.write_text(text, encoding="utf-8")
             os.replace(part, path)

@@ -1,4 +1,4 @@
-"""graphspec explain [CODE]: what a diagnostic code means, with a spec that shows it, what is said of it, and the fix."""
+"""graphspec explain [CODE]: what a diagnostic code means, a spec that shows it, what is said of it, and the fix."""
 
 from __future__ import annotations
 
@@ -75,7 +75,8 @@ def _found(written: str) -> Code:
     code = codes.find(number)
     if code is None:
         argument = Source("<command line>", written)
-        known = [c.number for c in codes.all()]
+        everything = [c.number for c in codes.all()]
+        known = [n for n in everything if n[:4] == number[:4]] or everything  # rather one of its family
         fail(
             "GS0225",
             f"there is no code '{written[:60]}'{did_you_mean(number, known)}",

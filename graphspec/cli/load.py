@@ -1,4 +1,4 @@
-"""What every command needs: find a spec, hand the compiler its catalogue, libraries and settings, print what is wrong."""
+"""What every command needs: find a spec, hand the compiler its catalogue and libraries, print what is wrong."""
 
 from __future__ import annotations
 

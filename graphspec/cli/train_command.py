@@ -48,7 +48,8 @@ def run(options: argparse.Namespace) -> int:
     weights = sum(p.numel() for p in model.parameters())
     parts = (len(data.train), len(data.validation), len(data.test))
     print(
-        f"{checked.spec.name}: {weights:,} weights; {parts[0]} files to train on, {parts[1]} to validate, {parts[2]} held out; run {folder.folder}"
+        f"{checked.spec.name}: {weights:,} weights; {parts[0]} files to train on, {parts[1]} to validate, "
+        f"{parts[2]} held out; run {folder.folder}"
     )
     with _Progress(checked.settings.numbers["steps"]) as progress:
         outcome = train(model, data, folder, resume=options.resume, warn=warn, tell=progress)

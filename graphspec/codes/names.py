@@ -136,7 +136,7 @@ CODES = (
     Code(
         "GS0215",
         "an override is not NAME=VALUE",
-        "Behind the spec's name on the command line stand params and paths with their values, as `d=128 train.batch=8`.",
+        "On the command line params and paths stand behind the spec's name, with their values: `d=128 train.batch=8`.",
         failing="",
         passing=_graph("h |> linear(d)", params="  d: 64\n"),
         fix="Write NAME=VALUE without spaces around '='.",
@@ -189,8 +189,8 @@ CODES = (
     Code(
         "GS0221",
         "a choice of an op is also a name here",
-        "Arguments with fixed choices take them bare: `quantise(8, linear)`. With a param called linear that could mean "
-        "either, and a new param would change an old line.",
+        "Arguments with fixed choices take them bare: `quantise(8, linear)`. With a param called linear that could "
+        "mean either, and a new param would change an old line.",
         failing=_graph("wave |> quantise(8, linear)", params="  linear: 16\n"),
         passing=_graph("wave |> quantise(8, linear)", params="  width: 16\n"),
         fix="Rename the param or value.",

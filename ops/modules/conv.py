@@ -6,9 +6,10 @@ import math
 
 import torch
 import torch.nn.functional as F
+from torch import Tensor, nn
+
 from graphspec.ops.modules import history, initial
 from graphspec.ops.modules.contract import Generator, State
-from torch import Tensor, nn
 
 
 class CausalConv(nn.Module):

@@ -6,9 +6,10 @@ import math
 
 import torch
 import torch.nn.functional as F
+from torch import Tensor, nn
+
 from graphspec.ops.modules import initial
 from graphspec.ops.modules.contract import Generator, Stateless
-from torch import Tensor, nn
 
 
 class Linear(Stateless):

@@ -12,9 +12,9 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
-from graphspec.ops.modules.contract import MakesFloats, Stateless
 from torch import Tensor
 
+from graphspec.ops.modules.contract import MakesFloats, Stateless
 from graphspec.types import Type
 
 _UNARY: dict[str, Callable[..., Tensor]] = {

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import torch.nn.functional as F
-from graphspec.ops.modules.contract import Stateless
 from torch import Tensor
+
+from graphspec.ops.modules.contract import Stateless
 
 
 class GLU(Stateless):

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import torch
 import torch.nn.functional as F
+from torch import Tensor
+
 from graphspec.ops.modules.contract import Stateless
 from graphspec.ops.modules.dense import Linear
-from torch import Tensor
 
 Knob = float | Tensor | None  # a static `[]` value: a number, or one per batch row `[b]`
 

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import torch
 import torch.nn.functional as F
+from torch import Tensor, nn
+
 from graphspec.ops.modules import initial
 from graphspec.ops.modules.contract import Generator, Stateless
-from torch import Tensor, nn
 
 
 class LayerNorm(Stateless):

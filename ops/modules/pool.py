@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import torch
-from graphspec.ops.modules import history
-from graphspec.ops.modules.contract import Generator, State, Stateless
 from torch import Tensor, nn
 
+from graphspec.ops.modules import history
+from graphspec.ops.modules.contract import Generator, State, Stateless
 from graphspec.types import Type
 
 

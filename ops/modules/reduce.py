@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from graphspec.ops.modules.contract import CannotStep, MakesFloats
 from torch import Tensor
 
+from graphspec.ops.modules.contract import CannotStep, MakesFloats
 from graphspec.types import Type
 
 _REDUCTIONS: dict[str, Callable[..., Tensor]] = {"mean": Tensor.mean, "sum": Tensor.sum, "max": Tensor.amax}
