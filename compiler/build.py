@@ -40,7 +40,7 @@ class _Builder:
     def graph(self) -> Graph:
         spec = self.spec
         for entry in spec.entries("inputs"):
-            self.attempt(entry.key.text, lambda e=entry: self.input(e))
+            self.attempt(entry.key.text, self.input, entry)
         facts = self.facts()
         self.elaborator.inference.facts = facts
         self.values()
@@ -64,10 +64,10 @@ class _Builder:
             params=spec.home.params,
         )
 
-    def attempt(self, name: str | None, make: Callable[[], Any]) -> Any:
+    def attempt(self, name: str | None, make: Callable[..., Any], *given: Any) -> Any:
         """Run one independent piece; its error is kept, and the name it would have had is poisoned."""
         try:
-            return make()
+            return make(*given)
         except SpecError as error:
             self.findings.absorb(error)
         except PoisonedError:
@@ -120,7 +120,9 @@ class _Builder:
     def number(self, node: Node) -> int | float:
         if not isinstance(node, Scalar):
             fail("GS0133", "a number belongs here", node.span)
-        value = node.value if is_number(node.value) else evaluate(parse_expression(node.content), self.spec.home.params)
+        value: Any = node.value
+        if not is_number(value):
+            value = evaluate(parse_expression(node.content), self.spec.home.params)
         if not is_number(value):
             fail("GS0190", f"a default that is {describe(value)} is not built yet; it is a number", node.span)
         return value
@@ -197,7 +199,7 @@ class _Builder:
 
         def each() -> None:
             for expr in requirements(self.spec.section("require")):
-                self.attempt(None, lambda e=expr: add(e))
+                self.attempt(None, add, expr)
 
         self.attempt(None, each)
         return facts
@@ -234,7 +236,7 @@ class _Builder:
         for entry in self.spec.entries("graph"):
             name = entry.key.text
 
-            def read(e: Entry = entry, n: str = name) -> None:
+            def read(e: Entry, n: str) -> None:
                 check_name(n, e.key.span)
                 if n in self.inputs or n in self.spec.home.params:
                     where = self.scope.spans.get(n) or self.spec.home.param_spans[n]
@@ -247,14 +249,14 @@ class _Builder:
                 expressions[n] = value_expression(e.value)
 
             entries[name] = entry
-            self.attempt(name, read)
+            self.attempt(name, read, entry, name)
         try:
             order = dataflow_order(expressions, set(expressions), "value")
         except SpecError as error:
             self.findings.absorb(error)
             return
         for name in order:
-            made = self.attempt(name, lambda n=name: self.graph_value(n, expressions[n], entries[n]))
+            made = self.attempt(name, self.graph_value, name, expressions[name], entries[name])
             if made is not POISON:
                 self.scope.names[name] = made
                 self.named[name] = made
@@ -295,8 +297,12 @@ class _Builder:
         visible = dict(self.scope.names)
         entries = {e.key.text: e for e in self.entries(section)}
         expressions: dict[str, Expr] = {}
+
+        def read(name: str, entry: Entry) -> None:
+            expressions[name] = value_expression(entry.value)
+
         for name, entry in entries.items():
-            self.attempt(None, lambda n=name, e=entry: expressions.__setitem__(n, value_expression(e.value)))
+            self.attempt(None, read, name, entry)
         others = {n: e for n, e in expressions.items() if n not in visible}
         try:
             order = [*dataflow_order(others, set(others), "value"), *(n for n in expressions if n not in others)]
@@ -304,7 +310,7 @@ class _Builder:
             self.findings.absorb(error)
             return ()
         for name in order:
-            term = self.attempt(None, lambda n=name: self.term(section, n, expressions[n], entries[n]))
+            term = self.attempt(None, self.term, section, name, expressions[name], entries[name])
             if term is POISON:
                 if name not in visible:
                     self.scope.names[name] = POISON
@@ -363,10 +369,10 @@ class _Builder:
         if isinstance(node, Sequence):
             for item in node.items:
                 text = item.text if isinstance(item, Scalar) else ""
-                self.attempt(None, lambda i=item, t=text: add(t, i))
+                self.attempt(None, add, text, item)
         elif isinstance(node, Tree):
             for e in node.entries:
-                self.attempt(None, lambda e=e: add(e.key.text, e.value))
+                self.attempt(None, add, e.key.text, e.value)
         else:
             self.attempt(None, lambda: fail("GS0133", "'outputs' is a list of values, as [dist]", node.span))
         return out
@@ -374,7 +380,8 @@ class _Builder:
     def assertions(self) -> tuple[Assertion, ...]:
         out: list[Assertion] = []
         for entry in self.entries("causal"):
-            self.attempt(None, lambda e=entry: out.extend(self.assertion(e)))
+            made = self.attempt(None, self.assertion, entry)
+            out += [] if made is POISON else made
         return tuple(out)
 
     def assertion(self, entry: Entry) -> list[Assertion]:
@@ -429,7 +436,8 @@ class _Builder:
             if not isinstance(feed, Tree):
                 fail("GS0506", "'sample' needs 'feed: {input: draw(...)}'", node.span)
             for e in feed.entries:
-                self.attempt(None, lambda e=e: out.append(self.feed(e)))
+                made = self.attempt(None, self.feed, e)
+                out.extend([] if made is POISON else [made])
             self.check_to(node.get("to"), [e.key.text for e in feed.entries])
 
         self.attempt(None, read)

@@ -28,7 +28,7 @@ class Calls:
         self.values: list[Value] = []
         self._path: list[str] = []
         self._used: dict[tuple[str, ...], dict[str, int]] = {}
-        self._trail: tuple[Span, ...] = ()
+        self._trail: tuple[Span, ...] = ()  # calls of blocks that we are in
 
     @contextmanager
     def entered(self, name: str) -> Iterator[None]:

@@ -22,7 +22,7 @@ class Hop:
     value: Value
     index: int
     element: int
-    added: int | float  # source ticks that this hop adds to the look-ahead
+    added: int | float | Fraction  # source ticks that this hop adds to the look-ahead
 
 
 def reaches(
@@ -125,7 +125,7 @@ def _told(code: str, opening: str, fault: _Fault, span: Span) -> Diagnostic:
     hops = witness(fault.table, fault.value, fault.source, worst_phase(reach, fault.allowed))  # type: ignore[arg-type]
     notes = [f"path: {_path(fault.graph, fault.source, hops)}"]
     related = []
-    culprit = max(hops, key=lambda h: h.added, default=None)
+    culprit = max(hops, key=lambda h: float(h.added), default=None)
     if culprit is not None and culprit.added > 0:
         adds = "everything ahead" if culprit.added == inf else f"{culprit.added} ticks"
         related.append(Related(f"this hop adds {adds}", culprit.value.span))

@@ -1,8 +1,8 @@
 """What a spec costs: weights, operations and memory, counted on tensors without storage (nothing is computed).
 
 FLOPs are those of torch.utils.flop_counter: products of matrices, convolutions and attention, a multiply-add as two.
-It does not count FFTs (most of what S4 layers do in the whole form), elementwise functions (all they do in the step
-form), norms, reductions or gathers; and it counts the forward pass only, about a third of an update.
+It does not count FFTs, elementwise functions (most of what a scan does, and all that S4D does in a step), norms,
+reductions or gathers; and it counts the forward pass only, about a third of an update.
 
 The tensors are fake ones that say they are on the CPU, not meta ones: `torch.autocast` refuses the meta device, and
 modules that keep their recurrence in float32 enter it.
@@ -81,11 +81,16 @@ def tick(checked: Checked, plan: Schedule) -> Tick:
     """Count sampling on its schedule: each value's step, at the size in which it fires. Raises UncountedError."""
     per_block = 0
     seen: dict[Value, int] = {}
+    alike: dict[Any, int] = {}  # layers that repeat cost the same
     with _counting() as counter:
         model = Model(checked)
         for fire in plan.fires:
-            if fire.value not in seen:  # a value always fires in groups of one size
-                seen[fire.value] = _step(model, fire.value, fire.count, counter)
+            v = fire.value
+            if v not in seen:  # a value always fires in groups of one size
+                key = (v.op, str(v.arguments), tuple(str(o.type) for o in v.operands), fire.count)
+                if key not in alike:
+                    alike[key] = _step(model, v, fire.count, counter)
+                seen[v] = alike[key]
             per_block += seen[fire.value]
     return Tick(per_block / plan.block, sum(seen.values()))
 
@@ -180,23 +185,45 @@ class _Meter(fx.Interpreter):
         self.who, self.counter = who, counter
         self.flops: dict[Value, int] = {}
         self.results: list[Tensor] = []
+        self.known: dict[Any, tuple[int, Tensor]] = {}  # what was run -> its FLOPs and result
+        self.value: Value
+
+    def call_module(self, target: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        """Of layers that repeat, the first is run and the others are told from it."""
+        value = self.value
+        key = (value.op, str(value.arguments), _looks(args), _looks(tuple(kwargs.values())))
+        if key in self.known:
+            self.flops[value], like = self.known[key]
+            made: Any = torch.empty_like(like)
+        else:
+            before = self.counter.get_total_flops()
+            made = super().call_module(target, args, kwargs)
+            self.flops[value] = self.counter.get_total_flops() - before
+            if isinstance(made, Tensor) and not _storages([made]) & _storages([args, list(kwargs.values())]):
+                self.known[key] = (self.flops[value], made)
+        self.results += _tensors(made)
+        return made
 
     def run_node(self, n: fx.Node) -> Any:
-        before = self.counter.get_total_flops()
-        made = super().run_node(n)
-        if n.name in self.who:
-            self.flops[self.who[n.name]] = self.counter.get_total_flops() - before
         if n.op == "call_module":
-            self.results += _tensors(made)
-        return made
+            self.value = self.who[n.name]
+        return super().run_node(n)
 
     def bytes(self, model: Model) -> int:
         """Of all storages that ops made: a view shares its operand's."""
         given = [*model.parameters(), *model.buffers()]
         given += [t for node, t in self.env.items() if node.op == "placeholder" and isinstance(t, Tensor)]
-        old = {t.untyped_storage()._cdata for t in given}
+        old = _storages(given)
         made = {t.untyped_storage()._cdata: t.untyped_storage().nbytes() for t in self.results}
         return sum(size for storage, size in made.items() if storage not in old)
+
+
+def _looks(given: tuple[Any, ...]) -> tuple[Any, ...]:
+    return tuple((x.shape, x.stride(), x.dtype) if isinstance(x, Tensor) else str(x) for x in given)
+
+
+def _storages(made: Any) -> set[int]:
+    return {t.untyped_storage()._cdata for t in _tensors(made)}
 
 
 def _tensors(made: Any) -> Iterator[Tensor]:

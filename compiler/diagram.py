@@ -294,13 +294,13 @@ def _dot(graph: Graph, sketch: _Sketch) -> str:
         shape = f', shape="{_DOT_SHAPES[node.kind]}", style="filled"' if node.kind in _DOT_SHAPES else ""
         double = ', peripheries="2"' if node.output else ""
         colour = _colour(rates, node.rate)
-        told = f'  n{i} [label="{_dot_text(node.lines)}", fillcolor="{colour}"{shape}{double}];'
-        framed.setdefault(node.frame, []).append(told)
+        line = f'  n{i} [label="{_dot_text(node.lines)}", fillcolor="{colour}"{shape}{double}];'
+        framed.setdefault(node.frame, []).append(line)
     for i, (frame, told) in enumerate(framed.items()):
         if frame:
             lines.append(f"  subgraph cluster_{i} {{")
             lines.append(f'    label="{_dot_text([shown(frame)])}"; color="#999999";')
-            lines += [f"  {line}" for line in told] + ["  }"]
+            lines += [f"  {each}" for each in told] + ["  }"]
         else:
             lines += told
     for e in sketch.edges:

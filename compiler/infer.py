@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from fractions import Fraction
 from functools import cache, lru_cache
@@ -14,6 +14,7 @@ from graphspec.declare import Catalogue, Declaration
 from graphspec.diagnostic import Fix, Related, fail
 from graphspec.dims import Dim, DimError, Facts
 from graphspec.expression import (
+    Argument,
     Binary,
     Call,
     Ellipsis_,
@@ -89,7 +90,7 @@ class Inference:
                 fail("GS0305", f"{op.name} needs {condition.span.text}; {known}", span)
         if op.parts:
             rule = op.parsed.results[0][1]
-            out = []
+            out: list[tuple[str | None, Type]] = []
             for name, width in params.items():
                 if op.parameter(name) is None:
                     bound.values["part"] = width
@@ -217,7 +218,7 @@ class Inference:
         bound.who.setdefault("@" + rule.name, given)
         if known != given.type.rate:
             other = bound.who["@" + rule.name]
-            a, b = (show_rate(t.rate) if t.timed else "static" for t in (other.type, given.type))
+            a, b = (show_rate(t.rate) if t.rate is not None else "static" for t in (other.type, given.type))
             fail(
                 "GS0302",
                 f"{op.name} joins values of different rates: {other.label} {a}, {given.label} {b}",
@@ -533,7 +534,7 @@ def exact_fraction(expr: Expr, values: Mapping[str, Any], span: Span) -> Fractio
     fail("GS0302", f"'{expr.span.text[:60]}' is not a rate", span)
 
 
-_BEHAVIOURS = {
+_BEHAVIOURS: dict[str, Callable[..., time.Window]] = {
     "pointwise": time.pointwise,
     "delay": time.delay,
     "window": time.window,
@@ -562,8 +563,9 @@ def _window(rule: str, params: tuple[tuple[str, Any], ...]) -> time.Window:
         if isinstance(expr, IfElse):
             return run(expr.then if evaluate(expr.condition, values) else expr.otherwise)
         assert isinstance(expr, Call) and isinstance(expr.function, Name), rule
-        given = [evaluate(a.value, values) for a in expr.arguments if not a.name]
-        named = {a.name: evaluate(a.value, values) for a in expr.arguments if a.name}
+        written = [a for a in expr.arguments if isinstance(a, Argument)]
+        given = [evaluate(a.value, values) for a in written if not a.name]
+        named = {a.name: evaluate(a.value, values) for a in written if a.name}
         return _BEHAVIOURS[expr.function.name](*given, **named)
 
     return run(parse_free(rule))

@@ -37,7 +37,8 @@ class Stepper(nn.Module):
         state = dict(zip(self.states, flat[at:], strict=False))
         at += len(self.states)
         prepared = dict(zip(self.prepared, flat[at:], strict=True))
-        y, new = self.module.step(*flat[: self.inputs], state=state, prepared=prepared, **named)
+        step: Any = self.module.step
+        y, new = step(*flat[: self.inputs], state=state, prepared=prepared, **named)
         return (y, *(new[s] for s in self.states))
 
 
@@ -57,7 +58,7 @@ class Model(nn.Module):
         self.modules_of: dict[Value, nn.Module] = dict(zip(self.values, self.ops, strict=True))
         self._names = {f"ops.{i}": v.path for i, v in enumerate(self.values)}
         self.targets = _targets(graph)
-        self.forms: dict[str, Any] = {}
+        self.forms: dict[Any, _Form] = {}
         self.register_state_dict_post_hook(_to_spec_names)
         self.register_load_state_dict_pre_hook(_from_spec_names)
 
@@ -107,7 +108,7 @@ class Model(nn.Module):
     ) -> dict[str, Tensor]:
         """All targets by name: losses `losses.nll`, metrics `metrics.x`, outputs by their own name."""
         _ = self.whole
-        form: _Form = self.forms["whole"]
+        form = self.forms["whole"]
         found = form.run(self._given(form, inputs, noise))
         return dict(zip(self.targets, found, strict=True))
 

@@ -32,13 +32,11 @@ TYPE_LIMIT = 60
 
 def report(model: Model) -> str:
     """The report of a model on the meta device: values, totals, proofs, schedule, cost. Ends in a line break."""
-    checked = model.checked
-    graph = checked.graph
+    checked, graph = model.checked, model.graph
     plan, unplanned = _plan(graph)
-    counted, uncounted = _counted(checked)
-    head = [shown(graph.name) + (f": {shown(graph.doc, 400)}" if graph.doc else "")]
+    counted, uncounted = _counted(checked) if model.targets else (None, "")
     sections = [
-        head,
+        [shown(graph.name) + (f": {shown(graph.doc, 400)}" if graph.doc else "")],
         _values(model, counted),
         _totals(model),
         _proofs(checked),
@@ -180,9 +178,9 @@ def _counted(checked: Checked) -> tuple[cost.Whole | None, str]:
 
 def _cost(checked: Checked, plan: Schedule | None, counted: cost.Whole | None, uncounted: str) -> list[str]:
     lines = []
-    if counted is None:
+    if uncounted:
         lines.append(f"cost: not counted, {uncounted}")
-    else:
+    if counted is not None:
         crop = ", ".join(f"{shown(k)}={v}" for k, v in counted.sizes.items()) or "one step"
         flops = sum(counted.flops.values())
         lines.append(
@@ -200,7 +198,8 @@ def _cost(checked: Checked, plan: Schedule | None, counted: cost.Whole | None, u
                 f"cost, a tick of sampling, one row: {_scaled(tick.scheduled, 1000, 'FLOP')} on the schedule{less} "
                 f"than with every value at every tick ({_scaled(tick.every, 1000, 'FLOP')})"
             )
-    lines.append("not counted: FFTs, scans, elementwise functions, norms, reductions; the backward pass")
+    if lines:
+        lines.append("not counted: FFTs, elementwise functions (most of a scan), norms, reductions; the backward pass")
     return lines
 
 

@@ -136,23 +136,23 @@ def resolve(
         else:
             bare.append((name, source))
     root = document.root
-    if root.get("graphspec") is None:
+    edition, told_library = root.get("graphspec"), root.key("library")
+    if edition is None:
         fail("GS0131", "the first key must be 'graphspec: 1', the edition of the language", root.span.at_start())
-    edition = root.get("graphspec")
     if not (isinstance(edition, Scalar) and edition.value == 1 and isinstance(edition.value, int)):
         fail("GS0131", f"edition {edition.span.text[:20]} is not known; this program reads 1", edition.span)
-    if root.get("library") is not None:
-        fail("GS0132", "this is a library of blocks; a spec has 'model:'", root.key("library").span)
-    if root.get("model") is None:
+    if told_library is not None:
+        fail("GS0132", "this is a library of blocks; a spec has 'model:'", told_library.span)
+    model = root.get("model")
+    if model is None:
         fail("GS0132", "the spec has no 'model:' with its name", root.span.at_start())
     _check_sections(root, set(SECTIONS), findings)
     home = Home(document.source.path)
     _libraries(root, home, library, (), findings)
     _params(root, home, bare, findings)
     _blocks(root, home, findings)
-    name = root.get("model")
     doc = root.get("doc")
-    return Spec(document, _text(name), _text(doc) if doc is not None else "", home, overrides, folder)
+    return Spec(document, _text(model), _text(doc) if doc is not None else "", home, overrides, folder)
 
 
 def _text(node: Node) -> str:
@@ -369,6 +369,7 @@ def _block(entry: Entry, home: Home) -> Block:
     doc = body.get("doc")
     graph = body.get("graph")
     out = body.get("out")
+    assert out is not None
     if isinstance(out, Tree):
         results: Any = tuple((e.key.text, value_expression(e.value)) for e in out.entries)
     else:

@@ -131,7 +131,7 @@ def _train_entry(entry: Entry, spec: Spec, graph: Graph, declared: Catalogue, fo
             entry.key.span,
             notes=[f"it has: {', '.join(known)}"],
         )
-    number = fitting("train", parameter, _plain(value, spec), value.span)
+    number: Any = fitting("train", parameter, _plain(value, spec), value.span)
     if is_number(number) and number <= 0 and key not in ("seed",):
         fail("GS0603", f"train.{key} must be more than 0, not {number}", value.span)
     return number
@@ -152,7 +152,7 @@ def _plain(node: Node, spec: Spec) -> Any:
 
 
 def _schedule(node: Node, spec: Spec) -> Schedule:
-    if isinstance(node, Scalar) and is_number(node.value):
+    if isinstance(node, Scalar) and isinstance(node.value, (int, float)) and is_number(node.value):
         if node.value <= 0:
             fail("GS0603", f"a learning rate is more than 0, not {node.value}", node.span)
         return Schedule(None, {}, float(node.value))

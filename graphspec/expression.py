@@ -233,10 +233,10 @@ def _parse(span: Span, start: str) -> Any:
     try:
         return builder.transform(parser.parse(text, start=start))
     except UnexpectedCharacters as error:
-        at = span.start + error.pos_in_stream
+        at = span.start + (error.pos_in_stream or 0)
         _unexpected(Span(span.source, at, at + 1), text)
     except (UnexpectedToken, UnexpectedEOF) as error:
-        token = getattr(error, "token", None)
+        token: Any = getattr(error, "token", None)
         if token is None or token.type == "$END" or token.start_pos is None:
             _ends_early(span)
         at = span.start + token.start_pos

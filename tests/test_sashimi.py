@@ -10,10 +10,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from graphspec.compiler.lower import meta
-from graphspec.runtime.sample import Sampler
 
 from graphspec.cli.load import check_spec, compile_spec
+from graphspec.compiler.lower import meta
+from graphspec.runtime.sample import Sampler
 
 ROOT = Path(__file__).resolve().parents[1]
 TOLERANCE = 1e-9

@@ -93,17 +93,9 @@ def arguments(folder, run, *more):
 
 def together(*commands):
     """Each command line of Python in a fresh process, all at once: returncode, stdout, stderr of each."""
-    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-    started = [
-        subprocess.Popen(
-            [sys.executable, *map(str, words)],
-            env=environment,
-            text=True,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-        )
-        for words in commands
-    ]
+    options = {"env": {**os.environ, "OMP_NUM_THREADS": "1"}, "text": True}
+    options |= {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
+    started = [subprocess.Popen([sys.executable, *map(str, words)], **options) for words in commands]
     try:
         said = [p.communicate(timeout=120) for p in started]
     finally:

@@ -109,7 +109,7 @@ CODES = (
     Code(
         "GS0212",
         "an override of another kind",
-        "The default tells the kind of a param: an integer stays an integer, a list a list. `d=abc` for `d: 64` would "
+        "The default tells the kind of a param: an integer stays an integer, a list a list. `d=1.5` for `d: 64` would "
         "surface much later, as a shape that makes no sense.",
         failing="",
         passing=_graph("h |> linear(d)", params="  d: 64\n"),
