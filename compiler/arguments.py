@@ -9,7 +9,7 @@ from graphspec.compiler.arithmetic import describe, is_number
 from graphspec.declare import Declaration, Parameter
 from graphspec.diagnostic import did_you_mean, fail
 from graphspec.dims import Dim
-from graphspec.expression import Argument, Call, Comprehension, Expr, Name, Pipe
+from graphspec.expression import Argument, Call, Comprehension, Expr, Known, Name, Pipe
 from graphspec.graph import Site, Value
 from graphspec.span import Span
 
@@ -35,7 +35,8 @@ def bind(
 
     def give(name: str, expr: Expr) -> None:
         inputs[name] = elaborator._operand(elaborator.value(expr, scope), expr.span)
-        sites[name] = Site(expr.span, isinstance(expr, Pipe) and not expr.grouped)
+        written = expr.written if isinstance(expr, Known) else expr
+        sites[name] = Site(expr.span, isinstance(written, Pipe) and not written.grouped)
 
     for a in arguments:
         if isinstance(a, Comprehension):

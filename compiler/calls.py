@@ -22,13 +22,15 @@ MAX_VALUES = 20_000
 class Calls:
     """Makes values, in dataflow order. `values` grows; nothing else is kept between calls."""
 
+    _trail: tuple[Span, ...]  # calls of blocks that we are in
+
     def __init__(self, inference: Inference):
         self.inference = inference
         self.catalogue = inference.catalogue
         self.values: list[Value] = []
         self._path: list[str] = []
         self._used: dict[tuple[str, ...], dict[str, int]] = {}
-        self._trail: tuple[Span, ...] = ()  # calls of blocks that we are in
+        self._trail = ()
 
     @contextmanager
     def entered(self, name: str) -> Iterator[None]:

@@ -27,6 +27,7 @@ from graphspec.expression import (
     History,
     IfElse,
     Index,
+    Known,
     ListOf,
     Logic,
     Name,
@@ -223,31 +224,21 @@ class Elaborator(Unfolding):
     def _call_function(self, name: str, expr: Call, scope: Scope) -> Any:
         """An op, a compile-time function, or a reduction of a list of values: told by what the arguments are."""
         op = self.catalogue.ops.get(name)
-        reduces = (
-            name in _REDUCTIONS and len([a for a in expr.arguments if not (isinstance(a, Argument) and a.name)]) == 1
-        )
-        if name in FUNCTIONS and (op is None or op.number is not None or reduces or name in _REDUCTIONS):
-            first = expr.arguments[0] if expr.arguments else None
-            given = self._evaluated(expr, scope)
-            if (
-                reduces
-                and first is not None
-                and isinstance(given[0][0], tuple)
-                and any(isinstance(v, Value) for v in given[0][0])
-            ):
-                return self._reduce(name, given[0][0], expr)
-            if all(is_compile_time(v) and not _holds_values(v) for v in [*given[0], *given[1].values()]):
-                return arithmetic.call(name, given[0], given[1], expr.span)
+        arguments = expr.arguments
+        if name in FUNCTIONS:
+            given, named = self._evaluated(expr, scope)
+            if name in _REDUCTIONS and len(given) == 1 and isinstance(given[0], tuple):
+                if any(isinstance(v, Value) for v in given[0]):
+                    return self._reduce(name, given[0], expr)
+            of_lists = name in _LISTS and not named
+            if of_lists or all(is_compile_time(v) and not _holds_values(v) for v in [*given, *named.values()]):
+                return arithmetic.call(name, given, named, expr.span)
             if op is None:
-                if name in ("reverse", "zip", "enumerate", "len", "list") and not given[1]:
-                    return arithmetic.call(name, given[0], given[1], expr.span)
-                fail(
-                    "GS0202",
-                    f"'{name}' is a compile-time function; it does not take {describe(given[0][0])}",
-                    expr.span,
-                )
+                message = f"'{name}' is a compile-time function; it does not take {describe(given[0])}"
+                fail("GS0202", message, expr.span)
+            arguments = _known(arguments, given, named)
         assert op is not None
-        inputs, params, sites = bind(self, op, expr.arguments, scope, piped=False, span=expr.span)
+        inputs, params, sites = bind(self, op, arguments, scope, piped=False, span=expr.span)
         numbers = [v.value for v in inputs.values() if isinstance(v, Constant)]
         if op.number is not None and numbers and len(numbers) == len(inputs):
             return arithmetic.bounded(op.number(*numbers), expr.span)
@@ -281,12 +272,6 @@ class Elaborator(Unfolding):
     def _reduce(self, name: str, items: tuple[Any, ...], expr: Call) -> Any:
         """`sum(list of values)` and its like: a chain of the operator that the name stands for."""
         operands = [(self._operand(v, expr.span), expr) for v in items]
-        if name in ("cat", "stack"):
-            op = self.catalogue.ops[name]
-            slot = op.parsed.operands[0].name
-            return self._op_call(
-                op, {slot: tuple(v for v, _ in operands)}, {}, expr.span, {slot: Site(expr.span, False)}
-            )
         total = operands[0][0]
         spelled = {"sum": "a + b", "mean": "a + b"}.get(name)
         for v, _ in operands[1:]:
@@ -406,6 +391,7 @@ class Elaborator(Unfolding):
         return Repeat((stage,) * count, expr.span, body=stage)
 
     _handlers: dict[type, Callable[..., Any]] = {
+        Known: _literal,
         Number: _literal,
         Text: _literal,
         Truth: _literal,
@@ -425,7 +411,19 @@ class Elaborator(Unfolding):
 
 
 _SPECIAL = {"repeat", "stages", "given", "step"}
-_REDUCTIONS = {"sum", "mean", "max", "min", "cat", "stack"}
+_REDUCTIONS = {"sum", "mean", "max", "min"}
+_LISTS = {"reverse", "zip", "enumerate", "len", "list"}
+
+
+def _known(arguments: Any, given: list[Any], named: dict[str, Any]) -> tuple[Argument, ...]:
+    """The arguments with what they came to, so that nothing is elaborated twice."""
+    by_place = iter(given)
+    return tuple(
+        Argument(a.name, Known(a.span, False, named[a.name] if a.name else next(by_place), a.value), a.span)
+        if isinstance(a, Argument)
+        else Argument(None, Known(a.span, False, next(by_place), a.value), a.span)
+        for a in arguments
+    )
 
 
 def _unwrapped(operand: Value | Constant) -> Any:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
-from difflib import get_close_matches
 from typing import NoReturn
 
 from graphspec.span import Span
@@ -109,5 +108,7 @@ class Findings:
 
 def did_you_mean(name: str, known: Iterable[str]) -> str:
     """A half sentence `; did you mean 'x'?`, or nothing."""
+    from difflib import get_close_matches  # only errors pay for it
+
     close = get_close_matches(name, list(known), n=1, cutoff=0.6)
     return f"; did you mean '{close[0]}'?" if close else ""

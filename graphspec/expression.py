@@ -130,6 +130,14 @@ class ListOf(Expr):
 
 
 @dataclass(frozen=True)
+class Known(Expr):
+    """An expression that was worked out already: `value`, written as `written`."""
+
+    value: Any
+    written: Expr
+
+
+@dataclass(frozen=True)
 class Ellipsis_(Expr):
     """`...` among the dims of a signature."""
 

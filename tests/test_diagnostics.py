@@ -103,25 +103,6 @@ error[GS0302]: 'a + b' joins values of different rates: 'wave' 16 kHz, '(slow |>
 1 error
 """,
     ),
-    "a_field_and_what_there_is": (
-        """\
-graph:
-  parts: wave |> conv(16) |> split(left=8, right=8)
-  y: parts.rigth |> tanh
-""",
-        (),
-        """\
-error[GS0216]: the record has no 'rigth'; did you mean 'right'?
- --> model.yaml:7:12
-  |
-7 |   y: parts.rigth |> tanh
-  |            ^^^^^
-  |
-  = note: its fields: left, right
-
-1 error
-""",
-    ),
     "a_block_with_its_call": (
         """\
 blocks:
@@ -263,26 +244,6 @@ error[GS0212]: param 'd' is an integer (default 64), not 1.5
   |
 6 |   d: 64
   |   -
-
-1 error
-""",
-    ),
-    "a_misspelt_override": (
-        """\
-params:
-  depth: 4
-graph:
-  y: wave |> conv(depth)
-""",
-        ("dept=8",),
-        """\
-error[GS0210]: 'dept' is not a param of this spec; did you mean 'depth'?
- --> <command line> dept=:1:1
-  |
-1 | 8
-  | ^
-  |
-  = note: its params: depth
 
 1 error
 """,

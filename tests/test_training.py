@@ -1,13 +1,15 @@
 """Training through the command line: a run that is killed, stopped or damaged ends bit for bit as one left alone.
 
-Kills and signals happen in processes of their own, at a chosen row of metrics.csv; runs that only end are made here.
+Kills and signals happen in processes of their own, when a chosen row of metrics.csv is written; the rest is run here.
 """
 
 import csv
+import io
 import math
 import os
 import subprocess
 import sys
+from contextlib import redirect_stderr, redirect_stdout
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -104,6 +106,13 @@ def together(*commands):
     return [subprocess.CompletedProcess(p.args, p.returncode, *s) for p, s in zip(started, said, strict=True)]
 
 
+def here(words):
+    """A command in this process, as `together` tells it."""
+    with redirect_stdout(io.StringIO()) as out, redirect_stderr(io.StringIO()) as err:
+        code = main(words)
+    return subprocess.CompletedProcess(words, code, out.getvalue(), err.getvalue())
+
+
 @pytest.fixture(scope="module")
 def uninterrupted(folder):
     """12 updates, with dropout."""
@@ -116,8 +125,8 @@ def early(folder):
     """Two runs that end early, and go on.
 
     `killed`, when update 7 is logged, so that its last checkpoint is of update 4; `stopped` by SIGTERM at update 9,
-    without dropout, after which its newest checkpoint is cut short. Returns what the four processes said, and the
-    checkpoints there were in between.
+    without dropout, after which its newest checkpoint is cut short. Both go on in this process, another than the one
+    that began. Returns what each half said, and the rows and checkpoints there were in between.
     """
     killed, stopped = together(
         ("-c", SIGNALLED, KILL, 7, *arguments(folder, "killed")),
@@ -126,10 +135,8 @@ def early(folder):
     between = {run: (steps(folder / run), checkpoints(folder / run)) for run in ("killed", "stopped")}
     weights = folder / "stopped" / "checkpoints" / f"{9:010d}" / "weights.safetensors"
     os.truncate(weights, weights.stat().st_size // 2)
-    after_kill, after_stop = together(
-        ("-m", "graphspec", *arguments(folder, "killed", "--resume")),
-        ("-m", "graphspec", *arguments(folder, "stopped", "drop=0", "--resume")),
-    )
+    after_kill = here(arguments(folder, "killed", "--resume"))
+    after_stop = here(arguments(folder, "stopped", "drop=0", "--resume"))
     return SimpleNamespace(
         between=between, killed=killed, stopped=stopped, after_kill=after_kill, after_stop=after_stop
     )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Iterable
+from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -17,9 +18,7 @@ if TYPE_CHECKING:
 
 def shipped() -> Path:
     """The folder of shipped specs."""
-    import graphspec.specs
-
-    return Path(graphspec.specs.__path__[0])
+    return Path(next(iter(import_module("graphspec.specs").__path__)))
 
 
 def spec_path(name: str) -> Path:

@@ -128,8 +128,8 @@ CODES = (
         "GS0114",
         "a bracket or quote is never closed",
         "Without its end, everything behind it is part of it; the message points at where it was opened.",
-        failing=_HEAD + _WAVE + "use: [std/core\ngraph:\n  y: wave\n",
-        passing=_HEAD + _WAVE + "use: [std/core]\ngraph:\n  y: wave\n",
+        failing=_HEAD + "use: [std/core\n" + _WAVE + "graph:\n  y: wave\n",
+        passing=_HEAD + "use: [std/core]\n" + _WAVE + "graph:\n  y: wave\n",
         fix="Write the closing bracket or quote.",
     ),
     Code(
