@@ -23,13 +23,13 @@ Arguments = Sequence[Argument | Comprehension]
 
 def bind(
     elaborator: Elaborator, op: Declaration, arguments: Arguments, scope: Scope, *, piped: bool, span: Span
-) -> tuple[dict[str, Any], dict[str, Any], dict[str, Site]]:
+) -> tuple[dict[str, Any], dict[str, Any], dict[str, Any]]:
     """(inputs, parameters, where the inputs stand) of an op call; in stage position the first input is missing."""
     declared = op.parsed.operands
     piped_away = piped and not declared[0].variadic  # a variadic takes more behind the piped one
     open_inputs = [d for d in declared if not d.optional][1 if piped_away else 0 :]
     inputs: dict[str, Any] = {}
-    sites: dict[str, Site] = {}
+    sites: dict[str, Any] = {}  # a Site, or one an operand of a variadic
     params: dict[str, Any] = {}
     open_params = list(op.parameters)
 
@@ -44,15 +44,17 @@ def bind(
                 fail("GS0203", f"{op.name} takes no list here", a.span)
             items = elaborator.unrolled(a, scope, elaborator.value)
             name = open_inputs[0].name
-            inputs[name] = (*inputs.get(name, ()), *(elaborator._operand(v, a.span) for v in items))
-            sites[name] = Site(a.span, False)
+            made = tuple(elaborator._operand(v, a.span) for v in items)
+            inputs[name] = (*inputs.get(name, ()), *made)
+            sites[name] = (*sites.get(name, ()), *(Site(a.span, False) for _ in made))
         elif a.name is None and open_inputs:
             first = open_inputs[0]
             if first.variadic:
                 value = elaborator.value(a.value, scope)
                 each = value if isinstance(value, tuple) else (value,)
+                site = Site(a.span, isinstance(a.value, Pipe) and not a.value.grouped)
                 inputs[first.name] = (*inputs.get(first.name, ()), *(elaborator._operand(v, a.span) for v in each))
-                sites[first.name] = Site(a.span, False)
+                sites[first.name] = (*sites.get(first.name, ()), *(site for _ in each))
             else:
                 give(open_inputs.pop(0).name, a.value)
         elif a.name is None:
@@ -75,7 +77,10 @@ def bind(
                 open_inputs = [d for d in open_inputs if d.name != a.name]
                 give(a.name, a.value)
             elif op.parts:
-                params[a.name] = parameter(elaborator, op.name, Parameter(a.name, op.parts), a.value, scope)
+                width = parameter(elaborator, op.name, Parameter(a.name, op.parts), a.value, scope)
+                if width < 1:
+                    fail("GS0223", f"{op.name}: a part is 1 wide or more, not {width}", a.span)
+                params[a.name] = width
             else:
                 known = [p.name for p in op.parameters] + [d.name for d in declared]
                 fail(
@@ -84,6 +89,9 @@ def bind(
                     a.span,
                     notes=[f"it is {op}"],
                 )
+    empty = [d.name for d in declared if d.variadic and not piped and inputs.get(d.name) == ()]
+    if empty:
+        fail("GS0203", f"{op.name} needs at least one '{empty[0]}'; the list is empty", span)
     missing = [d.name for d in open_inputs if not (d.variadic and (piped or d.name in inputs))]
     if missing:
         fail("GS0203", f"{op.name} needs its input '{missing[0]}'", span, notes=[f"its inputs: {op.signature}"])

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 from graphspec.diagnostic import Fix, did_you_mean, fail
@@ -30,6 +30,7 @@ from graphspec.span import Span
 
 MAX_NUMBER = 2**53
 MAX_LIST = 20_000
+MAX_ELEMENTS = 100_000  # of lists inside lists, all counted
 
 NO_FACTS = Facts()
 
@@ -80,9 +81,8 @@ def evaluate(expr: Expr, params: Mapping[str, Any]) -> Any:
         given, named = [], {}
         for a in expr.arguments:
             if isinstance(a, Comprehension):
-                given.append(
-                    tuple(evaluate(a.value, {**params, **bound}) for bound in bindings(a, evaluate(a.over, params)))
-                )
+                each = bindings(a, evaluate(a.over, params))
+                given.append(collected((evaluate(a.value, {**params, **b}) for b in each), a.span))
             elif isinstance(a, Argument) and a.name:
                 named[a.name] = evaluate(a.value, params)
             else:
@@ -175,6 +175,8 @@ def binary(operator: str, a: Any, b: Any, span: Span, facts: Facts = NO_FACTS) -
     """One operation on compile-time operands. `//` on sizes must be exact by the facts."""
     if operator in ("==", "!="):
         same = a == b
+        if not same and (isinstance(a, Dim) or isinstance(b, Dim)) and a is not None and b is not None:
+            fail("GS0204", f"sizes that are not known yet cannot be compared: '{span.text[:60]}'", span)
         return same if operator == "==" else not same
     if isinstance(a, tuple) or isinstance(b, tuple):
         if operator == "+" and isinstance(a, tuple) and isinstance(b, tuple):
@@ -182,7 +184,7 @@ def binary(operator: str, a: Any, b: Any, span: Span, facts: Facts = NO_FACTS) -
         if operator == "*" and isinstance(a, tuple) and isinstance(b, int):
             if len(a) * b > MAX_LIST:
                 fail("GS0804", f"the list would have {len(a) * b} elements; the limit is {MAX_LIST}", span)
-            return a * b
+            return _list(a * b, span)
         fail("GS0204", f"'{operator}' does not work on {describe(a)} and {describe(b)}", span)
     for side in (a, b):
         if not (is_number(side) or isinstance(side, Dim)):
@@ -264,7 +266,41 @@ def index(of: Any, at: Any, span: Span) -> Any:
 def _list(items: tuple[Any, ...], span: Span) -> tuple[Any, ...]:
     if len(items) > MAX_LIST:
         fail("GS0804", f"the list has {len(items)} elements; the limit is {MAX_LIST}", span)
+    if elements(items) > MAX_ELEMENTS:
+        fail("GS0804", f"the lists have over {MAX_ELEMENTS} elements in all", span)
     return items
+
+
+def elements(value: Any, seen: dict[int, int] | None = None) -> int:
+    """How many elements a list of lists has, each shared list walked once."""
+    if not isinstance(value, tuple):
+        return 1
+    seen = {} if seen is None else seen
+    if id(value) not in seen:
+        seen[id(value)] = sum(elements(v, seen) for v in value)
+    return seen[id(value)]
+
+
+def collected(items: Iterable[Any], span: Span) -> tuple[Any, ...]:
+    """The elements of a comprehension, counted while they are made."""
+    out: list[Any] = []
+    total = 0
+    for item in items:
+        total += elements(item)
+        if total > MAX_ELEMENTS:
+            fail("GS0804", f"the lists have over {MAX_ELEMENTS} elements in all", span)
+        out.append(item)
+    return tuple(out)
+
+
+def folded(function: Callable[..., Any], name: str, spelled: str, numbers: list[Any], span: Span) -> Any:
+    """An op's meaning on compile-time numbers, within bounds."""
+    if len(numbers) == 2 and spelled.startswith("a "):
+        return binary(spelled.split()[1], *numbers, span)
+    try:
+        return bounded(function(*numbers), span)
+    except (ValueError, TypeError, OverflowError, ZeroDivisionError) as error:
+        fail("GS0209", f"{name} does not work on {', '.join(map(describe, numbers))}: {error}", span)
 
 
 def _range(*bounds: int) -> tuple[int, ...]:
@@ -302,8 +338,14 @@ def _exponential(step: float, start: float, *, rate: float, over: float) -> floa
     return float(start * rate ** (step / over))
 
 
+def _some(xs: Any) -> Any:
+    if len(xs) == 0:
+        raise ValueError("the list is empty, which has no shape")
+    return xs
+
+
 def _extreme(pick: Callable[..., Any]) -> Callable[..., Any]:
-    return lambda *values: pick(*values) if len(values) > 1 else pick(values[0])
+    return lambda first, *more: pick(first, *more) if more else pick(_some(first))
 
 
 FUNCTIONS: dict[str, Callable[..., Any]] = {
@@ -313,8 +355,8 @@ FUNCTIONS: dict[str, Callable[..., Any]] = {
     "enumerate": lambda xs: tuple(enumerate(xs)),
     "reverse": lambda xs: tuple(reversed(xs)),
     "product": lambda xs: math.prod(xs),
-    "sum": lambda xs: sum(xs),
-    "mean": lambda xs: sum(xs) / len(xs),
+    "sum": lambda xs: sum(_some(xs)),
+    "mean": lambda xs: sum(xs) / len(_some(xs)),
     "min": _extreme(min),
     "max": _extreme(max),
     "list": lambda *xs: tuple(xs[0]) if len(xs) == 1 and isinstance(xs[0], tuple) else tuple(xs),
@@ -336,7 +378,8 @@ FUNCTIONS: dict[str, Callable[..., Any]] = {
 def call(name: str, given: list[Any], named: dict[str, Any], span: Span) -> Any:
     """A compile-time function. What goes wrong inside is told at the call."""
     try:
-        return bounded(FUNCTIONS[name](*given, **named), span)
+        made = FUNCTIONS[name](*given, **named)
+        return _list(made, span) if isinstance(made, tuple) else bounded(made, span)
     except (ValueError, TypeError, OverflowError, ZeroDivisionError) as error:
         reason = str(error).replace("<lambda>()", name)
         fail("GS0209", f"{name} does not work on {', '.join(describe(g) for g in given) or 'nothing'}: {reason}", span)

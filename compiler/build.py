@@ -27,6 +27,9 @@ def build(spec: Spec, catalogue: Catalogue, findings: Findings) -> Graph:
     return _Builder(spec, catalogue, findings).graph()
 
 
+MAX_RATE = 10**9  # Hz
+
+
 class _Builder:
     def __init__(self, spec: Spec, catalogue: Catalogue, findings: Findings):
         self.spec = spec
@@ -36,11 +39,12 @@ class _Builder:
         self.scope = Scope(spec.home)
         self.elaborator = Elaborator(Inference(catalogue))
         self.named: dict[str, Any] = {}
+        self.broken = False  # an input's type was refused: names may be missing that are not the reader's fault
 
     def graph(self) -> Graph:
         spec = self.spec
         for entry in spec.entries("inputs"):
-            self.attempt(entry.key.text, self.input, entry)
+            self.broken |= self.attempt(entry.key.text, self.input, entry) is POISON
         facts = self.facts()
         self.elaborator.inference.facts = facts
         self.values()
@@ -150,15 +154,19 @@ class _Builder:
             if written.name != "int" or len(written.arguments) != 1:
                 fail("GS0313", f"{written.name} takes no arguments", written.span)
             classes = evaluate(written.arguments[0].value, params)
-            if not isinstance(classes, int) or classes < 1:
+            if not isinstance(classes, int) or isinstance(classes, bool) or classes < 1:
                 fail("GS0313", f"the number of classes is a whole number from 1, not {describe(classes)}", written.span)
             dtype = DType("int", classes)
         dims = tuple(self.size(d) for d in written.dims or ())
         rate = None
         if written.rate is not None and not (isinstance(written.rate, Name) and written.rate.name == "static"):
             rate = exact_fraction(written.rate, params, written.rate.span) if self.known(written.rate) else None
-            if rate is None or rate <= 0:
-                fail("GS0302", f"a rate is more than 0 Hz, not {rate}", written.rate.span)
+            if rate is None or not 0 < rate <= MAX_RATE:
+                fail(
+                    "GS0302",
+                    f"a rate is more than 0 Hz and at most {MAX_RATE:g}, not {float(rate or 0):g}",
+                    written.rate.span,
+                )
             if not dims:
                 fail("GS0304", "a value with a rate needs a time axis, as [T, 1]", written.span)
         elif written.rate is None and any(d.as_int() is None for d in dims):
@@ -186,7 +194,7 @@ class _Builder:
             self.scope.names[expr.name] = symbol
             return symbol
         value = evaluate(expr, self.spec.home.params)
-        if not isinstance(value, int) or value < 1:
+        if not isinstance(value, int) or isinstance(value, bool) or value < 1:
             fail("GS0306", f"an axis is a whole number from 1, not {describe(value)}", expr.span)
         return Dim.of(value)
 
@@ -207,6 +215,8 @@ class _Builder:
     def fact(self, expr: Expr, facts: Facts) -> Facts:
         """`X % k == 0` and `X == Y` of sizes; of params alone, anything that holds."""
         scope = {**self.spec.home.params, **self.symbols}
+        if self.broken and any(n.name not in scope for n in _names(expr)):
+            raise PoisonedError  # it may be a size of an input whose type was refused
         symbolic = any(n.name in self.symbols for n in _names(expr))
         if not symbolic:
             if arithmetic.truth(evaluate(expr, scope), expr.span) is False:
@@ -224,6 +234,10 @@ class _Builder:
                 if zero != 0 or not isinstance(modulus, int):
                     fail("GS0314", "write a divisibility as 'T % 16 == 0'", expr.span)
                 return facts.divisible(Dim.of(evaluate(expr.left.left, scope)), modulus)
+            for side in (expr.left, expr.right):
+                number = evaluate(side, scope)
+                if is_number(number) and number < 1:
+                    fail("GS0314", f"a size is 1 or more, not {number}", expr.span)
             return facts.equal(Dim.of(evaluate(expr.left, scope)), Dim.of(evaluate(expr.right, scope)))
         except DimError as error:
             fail("GS0314", str(error), expr.span)
@@ -238,6 +252,8 @@ class _Builder:
 
             def read(e: Entry, n: str) -> None:
                 check_name(n, e.key.span)
+                if n in self.symbols:
+                    fail("GS0224", f"'{n}' is the name of a size", e.key.span)
                 if n in self.inputs or n in self.spec.home.params:
                     where = self.scope.spans.get(n) or self.spec.home.param_spans[n]
                     fail(
@@ -254,6 +270,8 @@ class _Builder:
             order = dataflow_order(expressions, set(expressions), "value")
         except SpecError as error:
             self.findings.absorb(error)
+            for name in expressions:
+                self.scope.names[name] = POISON
             return
         for name in order:
             made = self.attempt(name, self.graph_value, name, expressions[name], entries[name])
@@ -270,7 +288,8 @@ class _Builder:
                     fail("GS0190", f"'{e.key.text}' of a value is not built yet", e.key.span)
             asserted = entry.value.get("type")
             if asserted is not None and isinstance(made, Value):
-                assert isinstance(asserted, Scalar)
+                if not isinstance(asserted, Scalar):
+                    fail("GS0133", "a type belongs here, as float[T, 1] @ 16000", asserted.span)
                 self.assert_type(name, made, parse_type(asserted.content))
         return made
 
@@ -326,6 +345,7 @@ class _Builder:
 
     def term(self, section: str, name: str, expr: Expr, entry: Entry) -> Term:
         weight = 1.0
+        check_name(name, entry.key.span)
         if isinstance(entry.value, Tree):
             for e in entry.value.entries:
                 if e.key.text in ("mask", "when"):
@@ -339,12 +359,9 @@ class _Builder:
             given = entry.value.get("weight")
             weight = float(self.number(given)) if given is not None else 1.0
         if name in self.named and section == "losses":
-            fail(
-                "GS0224",
-                f"'{name}' is also a value of graph:",
-                entry.key.span,
-                related=[Related("here", entry.key.span)],
-            )
+            there = self.named[name]
+            related = [Related("here", there.span)] if isinstance(there, Value) else []
+            fail("GS0224", f"'{name}' is also a value of graph:", entry.key.span, related=related)
         with self.elaborator.entered(name if name not in self.scope.names else f"{section}_{name}"):
             value = self.elaborator.value(expr, self.scope)
         value = self.single(value, name, expr.span)
@@ -406,6 +423,8 @@ class _Builder:
     def allowed(self, node: Node) -> str | int:
         if isinstance(node, Scalar) and node.text == "strict":
             return "strict"
+        if isinstance(node, Scalar) and node.text.isidentifier() and node.text not in self.spec.home.params:
+            fail("GS0406", f"write strict or a number of ticks, not '{node.text[:30]}'", node.span)
         if isinstance(node, Scalar):
             value = (
                 node.value if is_number(node.value) else evaluate(parse_expression(node.content), self.spec.home.params)
@@ -453,6 +472,8 @@ class _Builder:
 
     def feed(self, entry: Entry) -> Feed:
         name = entry.key.text
+        if self.scope.names.get(name) is POISON:
+            raise PoisonedError
         if name not in self.inputs:
             if name in self.named:
                 fail("GS0190", f"feeding '{name}', which is not an input, is not built yet", entry.key.span)

@@ -64,7 +64,7 @@ class Calls:
         inputs: Mapping[str, Any],
         params: Mapping[str, Any],
         span: Span,
-        sites: Mapping[str, Site],
+        sites: Mapping[str, Any],  # a Site, or for a variadic one an operand
     ) -> Any:
         given: dict[str, Any] = {}
         operands: list[Value | Constant] = []
@@ -76,11 +76,12 @@ class Calls:
                 continue
             each = bound if isinstance(bound, tuple) else (bound,)
             place = sites.get(declared.name, Site(span, False))
-            told = tuple(_given(v, place) for v in each)
+            where = place if isinstance(place, tuple) else (place,) * len(each)
+            told = tuple(_given(v, p) for v, p in zip(each, where, strict=True))
             given[declared.name] = told if declared.variadic else told[0]
             operands += each
             slots += [declared.name] * len(each)
-            places += [place] * len(each)
+            places += where
         values = [o for o in operands if isinstance(o, Value)]
         params = dict(params)
         delays = op.spelled == "x[t-k]"

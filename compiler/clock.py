@@ -75,15 +75,23 @@ def prove(graph: Graph, table: TimeTable, findings: Findings) -> None:
     """Check every `causal:` assertion, and that what is fed is strictly causal in what it replaces."""
     for a in graph.assertions:
         for source in a.sources:
-            reach = _table(graph, table, source).get(a.value)
-            if reach is None or excess(reach, a.allowed) <= 0:  # type: ignore[arg-type]
-                continue
-            findings.add(_violation(graph, table, a, source, reach))
+            if _broken(graph, table, a, source):
+                reach = _table(graph, table, source)[a.value]
+                assert reach is not None
+                findings.add(_violation(graph, table, a, source, reach))
+    told = {id(s) for a in graph.assertions for s in a.sources if _broken(graph, table, a, s)}
     for f in graph.feeds:
         for g in graph.feeds:
+            if id(g.source) in told:
+                continue  # the same leak, told already
             reach = table.of[g.source.path].get(f.drawn)
             if reach is not None and excess(reach, "strict") > 0:
                 findings.add(_leak(graph, table, f, g, reach))
+
+
+def _broken(graph: Graph, table: TimeTable, a: Assertion, source: Value) -> bool:
+    reach = _table(graph, table, source).get(a.value)
+    return reach is not None and excess(reach, a.allowed) > 0  # type: ignore[arg-type]
 
 
 def _table(graph: Graph, table: TimeTable, source: Value) -> Table:
@@ -196,16 +204,39 @@ def _fixes(fault: _Fault, hops: list[Hop]) -> list[Fix]:
     for h in [*rising[::-1][:1], *hops[:1]]:
         operand = h.value.operands[h.index]
         assert isinstance(operand, Value) and operand.type.rate is not None and source.type.rate is not None
-        n = max(1, ceil(beyond * operand.type.rate / source.type.rate))
+        most = max(1, ceil(beyond * operand.type.rate / source.type.rate))
         site = h.value.sites[h.index]
-        tried = reaches(fault.graph.values, source, {site: n})[fault.value]
-        if tried is not None and excess(tried, fault.allowed) > 0:  # type: ignore[arg-type]
-            continue
-        insert = f" |> shift({n})" if site.piped else f"[t-{n}]"
-        written = site.span.text[:40]
-        out.append(
-            Fix(f"delay '{written}' by {n} at {site.span}: {written}{insert}", (Edit(site.span.at_end(), insert),))
-        )
+        n = _enough(fault, site, most)
+        if n is not None:
+            out.append(_delayed(h, site, n))
     if not out and fault.value.type.rate == source.type.rate:
         out.append(Fix(f"delay the path by {beyond} ticks in all, with x[t-k] or shift(k)"))
     return out
+
+
+def _enough(fault: _Fault, site: Site, most: int) -> int | None:
+    """The smallest extra delay, up to `most`, with which the assertion holds."""
+
+    def holds(n: int) -> bool:
+        tried = reaches(fault.graph.values, fault.source, {site: n})[fault.value]
+        return tried is None or excess(tried, fault.allowed) <= 0  # type: ignore[arg-type]
+
+    if not holds(most):
+        return None
+    low, high = 0, most
+    while high - low > 1:
+        middle = (low + high) // 2
+        low, high = (low, middle) if holds(middle) else (middle, high)
+    return high
+
+
+def _delayed(h: Hop, site: Site, n: int) -> Fix:
+    """Delay the operand written at `site` by n ticks more: a delay that stands there grows, else one is added."""
+    text = site.span.text
+    written = h.value.span
+    if h.value.windows[h.index].copies:
+        k = int(h.value.windows[h.index].past) + n
+        new = f"{text}[t-{k}]" if written.text.endswith("]") else f"shift({k})"
+        return Fix(f"delay by {n} more at {written}: {new[-60:]}", (Edit(written, new),))
+    insert = f" |> shift({n})" if site.piped else f"[t-{n}]"
+    return Fix(f"delay '{text[:40]}' by {n} at {site.span}: {text[-40:]}{insert}", (Edit(site.span.at_end(), insert),))

@@ -42,6 +42,8 @@ from graphspec.expression import (
 )
 from graphspec.graph import Constant, Site, Value
 
+MAX_DELAY = 1 << 24  # ticks
+
 
 class Elaborator(Unfolding):
     """Evaluates expressions; run-time values are made on the way."""
@@ -107,6 +109,8 @@ class Elaborator(Unfolding):
                 f"history looks back 1 tick or more, a compile-time integer; this is {describe(k)}",
                 expr.delay.span,
             )
+        if k > MAX_DELAY:
+            fail("GS0804", f"history of {k} ticks; the limit is {MAX_DELAY}", expr.delay.span)
         if not isinstance(of, Value):
             fail("GS0304", f"{describe(of)} has no history; only values along time do", expr.span)
         if not of.type.timed:
@@ -234,14 +238,15 @@ class Elaborator(Unfolding):
             if of_lists or all(is_compile_time(v) and not _holds_values(v) for v in [*given, *named.values()]):
                 return arithmetic.call(name, given, named, expr.span)
             if op is None:
-                message = f"'{name}' is a compile-time function; it does not take {describe(given[0])}"
+                first = next(iter([*given, *named.values()]), None)
+                message = f"'{name}' is a compile-time function; it does not take {describe(first)}"
                 fail("GS0202", message, expr.span)
             arguments = _known(arguments, given, named)
         assert op is not None
         inputs, params, sites = bind(self, op, arguments, scope, piped=False, span=expr.span)
         numbers = [v.value for v in inputs.values() if isinstance(v, Constant)]
         if op.number is not None and numbers and len(numbers) == len(inputs):
-            return arithmetic.bounded(op.number(*numbers), expr.span)
+            return arithmetic.folded(op.number, op.name, op.spelled, numbers, expr.span)
         return self._op_call(op, inputs, params, expr.span, sites)
 
     def _evaluated(self, expr: Call, scope: Scope) -> tuple[list[Any], dict[str, Any]]:
@@ -267,7 +272,7 @@ class Elaborator(Unfolding):
                     fixes=[Fix("choose another name")],
                 )
         over = self.value(loop.over, scope)
-        return tuple(position(loop.value, scope.inner(b)) for b in bindings(loop, over))
+        return arithmetic.collected((position(loop.value, scope.inner(b)) for b in bindings(loop, over)), loop.span)
 
     def _reduce(self, name: str, items: tuple[Any, ...], expr: Call) -> Any:
         """`sum(list of values)` and its like: a chain of the operator that the name stands for."""
@@ -430,8 +435,13 @@ def _unwrapped(operand: Value | Constant) -> Any:
     return operand.value if isinstance(operand, Constant) else operand
 
 
-def _holds_values(value: Any) -> bool:
-    return isinstance(value, tuple) and any(not is_compile_time(v) or _holds_values(v) for v in value)
+def _holds_values(value: Any, seen: set[int] | None = None) -> bool:
+    """Is there anything but compile-time values in a list of lists? Each shared list is walked once."""
+    seen = set() if seen is None else seen
+    if not isinstance(value, tuple) or id(value) in seen:
+        return False
+    seen.add(id(value))
+    return any(not is_compile_time(v) or _holds_values(v, seen) for v in value)
 
 
 def _flat(targets: tuple[Any, ...]) -> list[str]:

@@ -380,6 +380,8 @@ class Inference:
         axis = bound.values[arguments[1].value.name]
         if axis is None:
             return Type(of.dtype)
+        if not of.after_time:
+            fail("GS0304", f"{of} has no channels to reduce", bound.who[arguments[0].value.name].span)
         return of.with_dims(*of.dims[:-1], Dim.of(1))
 
     def _joined(self, op: Declaration, arguments: tuple[Any, ...], bound: Bound, span: Span) -> Type:

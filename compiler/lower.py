@@ -109,7 +109,7 @@ class Model(nn.Module):
         """All targets by name: losses `losses.nll`, metrics `metrics.x`, outputs by their own name."""
         _ = self.whole
         form = self.forms["whole"]
-        found = form.run(self._given(form, inputs, noise))
+        found = form.run(self._given(form, inputs, noise, lengths=True))
         return dict(zip(self.targets, found, strict=True))
 
     def evaluate(
@@ -120,10 +120,26 @@ class Model(nn.Module):
         if key not in self.forms:
             self.forms[key] = _whole(self, list(values))
         form = self.forms[key]
-        return list(form.run(self._given(form, inputs, noise)))
+        return list(form.run(self._given(form, inputs, noise, lengths=True)))
 
-    def _given(self, form: _Form, inputs: Mapping[str, Any], noise: Mapping[str, Any] | None) -> list[Any]:
+    def _check_lengths(self, form: _Form, inputs: Mapping[str, Any]) -> None:
+        """The lengths of whole sequences keep the spec's `require`."""
+        sizes: dict[str, int] = {}
+        for v in form.inputs:
+            if v.path in inputs and v.type.timed and isinstance(inputs[v.path], Tensor):
+                names = v.type.length.symbols()
+                if names and str(v.type.length) in names:
+                    sizes[str(v.type.length)] = inputs[v.path].shape[1]
+        broken = self.graph.facts.check(sizes)
+        if broken:
+            raise SpecError(Diagnostic("GS0605", f"the length breaks a fact of require: {broken[0]}", None))
+
+    def _given(
+        self, form: _Form, inputs: Mapping[str, Any], noise: Mapping[str, Any] | None, lengths: bool = False
+    ) -> list[Any]:
         flat = []
+        if lengths:
+            self._check_lengths(form, inputs)
         for v in form.inputs:
             default = self.graph.inputs[v.path].default
             if v.path not in inputs and default is None:

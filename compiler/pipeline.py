@@ -36,7 +36,8 @@ def check(
     """Everything `lint` does. Raises SpecError with all independent errors."""
     findings = findings if findings is not None else Findings()
     spec = resolve(document, library, overrides, findings)  # use, params, overrides, blocks
-    findings.stop_on_errors()
+    if any(d.code not in ("GS0130", "GS0190") for d in findings.errors()):
+        findings.stop_on_errors()  # an unknown section hides nothing; a broken param would
     graph = build(spec, catalogue, findings)  # AST -> typed values
     told = read_settings(spec, graph, settings, findings)  # data: and train:
     findings.stop_on_errors()

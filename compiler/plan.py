@@ -1,7 +1,7 @@
 """Pass 5, plan: the schedule of sampling. When does each element of each value run, tick by tick (DESIGN 4 and 7)?
 
 Time is counted in half ticks of the fed source: 2k is before source element k is drawn, 2k + 1 after. Element e of a
-value with s ticks per element fires at max(2*ceil(e*s), the latest of the elements it consumes): never before its own
+value with s ticks per element fires at max(2*floor(e*s), the latest of the elements it consumes): never before its own
 time, so that after a whole block every op has consumed exactly what `step` on that block would have.
 """
 
@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
-from math import ceil, inf, lcm
+from math import ceil, floor, inf, lcm
 
 from graphspec.diagnostic import Related, fail
 from graphspec.graph import Constant, Graph, Value
@@ -90,7 +90,7 @@ def schedule(graph: Graph) -> Schedule:
         group = group_of(v)
         times: list[int] = []
         for first in range(0, elements[v], group):
-            at = 2 * ceil(first * step)
+            at = 2 * floor(first * step)
             for i, operand in enumerate(v.operands):
                 if isinstance(operand, Constant) or not operand.type.timed:
                     continue

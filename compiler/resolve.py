@@ -16,6 +16,7 @@ from graphspec.span import Source, Span
 from graphspec.yaml_scalars import OddNumber
 from graphspec.yaml_scalars import resolve as resolve_scalar
 
+MAX_PATH = 32  # parts of a dotted path
 SECTIONS = (
     "graphspec model library doc params inputs require use extends override add remove moved blocks shared cells "
     "graph causal losses metrics outputs eval entries sample data train"
@@ -23,6 +24,7 @@ SECTIONS = (
 NOT_BUILT = {"extends", "override", "add", "remove", "moved", "shared", "cells", "eval", "entries"}
 LIBRARY_SECTIONS = {"graphspec", "library", "doc", "use", "params", "blocks"}
 RESERVED = {*SECTIONS, "t", "step"}
+DTYPES = ("float", "f32", "int", "bool", "any")
 KINDS = {"int", "float", "bool", "text", "list", "stage"}
 
 Library = Callable[[str, Span], Document]
@@ -139,7 +141,7 @@ def resolve(
     edition, told_library = root.get("graphspec"), root.key("library")
     if edition is None:
         fail("GS0131", "the first key must be 'graphspec: 1', the edition of the language", root.span.at_start())
-    if not (isinstance(edition, Scalar) and edition.value == 1 and isinstance(edition.value, int)):
+    if not (isinstance(edition, Scalar) and type(edition.value) is int and edition.value == 1):
         fail("GS0131", f"edition {edition.span.text[:20]} is not known; this program reads 1", edition.span)
     if told_library is not None:
         fail("GS0132", "this is a library of blocks; a spec has 'model:'", told_library.span)
@@ -152,6 +154,7 @@ def resolve(
     _params(root, home, bare, findings)
     _blocks(root, home, findings)
     doc = root.get("doc")
+    check_name(_text(model), model.span)  # it becomes a folder's name, too
     return Spec(document, _text(model), _text(doc) if doc is not None else "", home, overrides, folder)
 
 
@@ -250,6 +253,8 @@ def _params(root: Tree, home: Home, overrides: Iterable[tuple[str, Source]], fin
     for name in [*plain, *order]:
         with _gathering(findings):
             node_, expr = given[name]
+            if expr is not None and any(n.name in given and n.name not in values for n in read_names(expr)):
+                continue  # what it is made of was reported
             value = evaluate(expr, values) if expr is not None else _literal(node_)
             if name in replaced:
                 value = _override(name, value, replaced[name], values, home.param_spans[name])
@@ -318,11 +323,15 @@ def dataflow_order(expressions: Mapping[str, Expr], known: set[str], what: str) 
             for m in rest:
                 if state.get(m) == 1:
                     circle = [*trail[trail.index(m) :], m]
+                    if len(circle) > 10:
+                        circle = [*circle[:5], "...", *circle[-4:]]
                     fail(
                         "GS0405",
                         f"{what}s depend on each other: {' -> '.join(circle)}",
                         expressions[m].span,
-                        related=[Related(f"'{n}' is here", expressions[n].span) for n in circle[1:-1]],
+                        related=[
+                            Related(f"'{n}' is here", expressions[n].span) for n in circle[1:-1] if n in expressions
+                        ],
                         notes=["a loop through x[t-k] or a cell is not built yet"] if what == "value" else [],
                     )
                 if m not in state:
@@ -370,15 +379,30 @@ def _block(entry: Entry, home: Home) -> Block:
     graph = body.get("graph")
     out = body.get("out")
     assert out is not None
+    if graph is not None and not isinstance(graph, Tree):
+        fail("GS0133", f"'graph' of block '{name}' is a mapping of names", graph.span)
     if isinstance(out, Tree):
         results: Any = tuple((e.key.text, value_expression(e.value)) for e in out.entries)
     else:
         results = value_expression(out)
+    params, inputs = tuple(_block_params(body.get("params"))), tuple(_block_inputs(body.get("in")))
+    if not inputs:
+        fail("GS0506", f"block '{name}' has no input", entry.key.span)
+    taken: dict[str, Span] = {}
+    for p in (*params, *inputs):
+        if p.name in taken:
+            fail(
+                "GS0224",
+                f"'{p.name}' is there twice in block '{name}'",
+                p.span,
+                related=[Related("here", taken[p.name])],
+            )
+        taken[p.name] = p.span
     return Block(
         name=name,
         doc=_text(doc) if doc is not None else "",
-        params=tuple(_block_params(body.get("params"))),
-        inputs=tuple(_block_inputs(body.get("in"))),
+        params=params,
+        inputs=inputs,
         require=tuple(requirements(body.get("require"))),
         graph=tuple((e.key.text, value_expression(e.value)) for e in graph.entries) if isinstance(graph, Tree) else (),
         out=results,
@@ -426,7 +450,10 @@ def _block_inputs(node: Node | None) -> Iterable[BlockInput]:
                 written = inner
             if not isinstance(written, Scalar):
                 fail("GS0133", "a type belongs here, as float[T, c]", written.span)
-            yield BlockInput(entry.key.text, parse_type(written.content), optional, entry.key.span)
+            rule = parse_type(written.content)
+            if rule.name not in DTYPES:
+                fail("GS0313", f"'{rule.name}' is not a dtype{did_you_mean(rule.name, DTYPES)}", rule.name_span)
+            yield BlockInput(entry.key.text, rule, optional, entry.key.span)
 
 
 def requirements(node: Node | None) -> Iterable[Expr]:
@@ -478,13 +505,21 @@ def _replace_path(document: Document, path: str, source: Source) -> Document:
     try:
         new = Scalar(source.text, span, resolve_scalar(source.text), True, span)
     except OddNumber as odd:
-        fail("GS0105", str(odd), span)
+        fail(odd.code, odd.message, span, fixes=[Fix(f"write {w}") for w in odd.write])
+    if len(keys) > MAX_PATH:
+        fail("GS0215", f"the path has {len(keys)} parts; the limit is {MAX_PATH}", span)
+    free = keys[0] in ("train", "data", "sample")  # their own checks know what may be added
 
     def walk(node: Node | None, rest: list[str], at: Span) -> Node:
         if not rest:
             return new
-        tree = node if isinstance(node, Tree) else Tree((), at)
         key = rest[0]
+        if node is not None and not isinstance(node, Tree):
+            fail("GS0210", f"'{path}' leads nowhere: what '{key}' would be a part of is not a mapping", span)
+        tree = node if node is not None else Tree((), at)
+        if not free and tree.get(key) is None:
+            known = [e.key.text for e in tree.entries]
+            fail("GS0210", f"'{path}' leads nowhere: there is no '{key}'{did_you_mean(key, known)}", span)
         entries = list(tree.entries)
         for i, e in enumerate(entries):
             if e.key.text == key:

@@ -77,13 +77,15 @@ def read_settings(spec: Spec, graph: Graph, declared: Catalogue, findings: Findi
     for entry in spec.entries("data"):
         with gathering(findings):
             name = entry.key.text
+            if name not in graph.inputs and any(e.key.text == name for e in spec.entries("inputs")):
+                continue  # its type was refused
             if name not in graph.inputs:
                 fail(
                     "GS0601",
                     f"there is no input '{name}' to get data for{did_you_mean(name, graph.inputs)}",
                     entry.key.span,
                 )
-            source = call_of(entry.value, spec, declared, 'a source of data, as audio_folder("data")')
+            source = call_of(entry.value, spec, declared, "source", 'a source of data, as audio_folder("data")')
             data[name] = source if spec.data_folder is None else _in_folder(source, spec.data_folder, declared)
     found: dict[str, Any] = {}
     entries = spec.entries("train")
@@ -115,7 +117,7 @@ def _train_entry(entry: Entry, spec: Spec, graph: Graph, declared: Catalogue, fo
     if key in ("schedule", "draws", "carry", "ema", "precision", "accumulate", "players"):
         fail("GS0190", f"'train.{key}' is not built yet", entry.key.span)
     if key == "optimizer":
-        return call_of(value, spec, declared, "an optimizer, as adamw(weight_decay=0)")
+        return call_of(value, spec, declared, "optimizer", "an optimizer, as adamw(weight_decay=0)")
     if key == "lr":
         return _schedule(value, spec)
     if key == "groups":
@@ -163,7 +165,9 @@ def _schedule(node: Node, spec: Spec) -> Schedule:
         if n.name not in spec.home.params and n.name != "step":
             _known_function(n)
     schedule = Schedule(expr, spec.home.params)
-    schedule.at(0)
+    for step in (0, 1):
+        if not 0 <= schedule.at(step) < float("inf"):
+            fail("GS0603", f"a learning rate is 0 or more; at update {step} this is {schedule.at(step)}", node.span)
     return schedule
 
 
@@ -194,6 +198,8 @@ def _crop(node: Node, spec: Spec, graph: Graph) -> dict[str, int]:
     lengths: dict[str, int] = {}
     symbols = {s for i in graph.inputs.values() for d in i.value.type.dims for s in d.symbols()}
     for e in _tree(node).entries:
+        if e.key.text not in symbols and len(graph.inputs) < len(spec.entries("inputs")):
+            continue  # it may be an axis of an input whose type was refused
         if e.key.text not in symbols:
             fail("GS0604", f"no input has an axis '{e.key.text}'{did_you_mean(e.key.text, symbols)}", e.key.span)
         length = _plain(e.value, spec)
@@ -210,7 +216,7 @@ def _crop(node: Node, spec: Spec, graph: Graph) -> dict[str, int]:
     return lengths
 
 
-def call_of(node: Node, spec: Spec, declared: Catalogue, wanted: str) -> Setting:
+def call_of(node: Node, spec: Spec, declared: Catalogue, role: str, wanted: str) -> Setting:
     """A scalar such as `audio_folder("data", quantise=linear)` as a Setting."""
     if not isinstance(node, Scalar):
         fail("GS0133", f"{wanted} belongs here", node.span)
@@ -221,11 +227,11 @@ def call_of(node: Node, spec: Spec, declared: Catalogue, wanted: str) -> Setting
         fail("GS0606", f"{wanted} belongs here, not '{expr.span.text[:60]}'", expr.span)
     name = expr.function.name
     found = declared.ops.get(name)
-    if found is None or name == "train":
-        known = [n for n in declared.ops if n != "train"]
+    if found is None or found.role != role:
+        known = [n for n, d in declared.ops.items() if d.role == role]
         fail(
             "GS0606",
-            f"there is no '{name}'{did_you_mean(name, known)}",
+            f"'{name}' is not {wanted.split(',')[0]}{did_you_mean(name, known)}",
             expr.function.span,
             notes=[f"there are: {', '.join(known)}"],
         )
@@ -253,4 +259,8 @@ def call_of(node: Node, spec: Spec, declared: Catalogue, wanted: str) -> Setting
         if p.required and p.name not in arguments:
             fail("GS0203", f"{name} needs '{p.name}'", expr.span, notes=[f"it is {found}"])
         arguments.setdefault(p.name, p.default)
+    try:
+        found.build(**arguments)
+    except ValueError as error:
+        fail("GS0603", f"{name}: {error}", expr.span)
     return Setting(found, arguments, expr.span)

@@ -44,7 +44,8 @@ class Unfolding(Calls):
             given = self._operand(first, site.span)
             rest = stage.inputs.get(slot.name, ())
             inputs = {**stage.inputs, slot.name: (given, *rest) if slot.variadic else given}
-            return self._op_call(stage.op, inputs, stage.params, stage.span, {slot.name: site, **stage.sites})
+            sites = {**stage.sites, slot.name: (site, *stage.sites.get(slot.name, ())) if slot.variadic else site}
+            return self._op_call(stage.op, inputs, stage.params, stage.span, sites)
         block = stage.block
         return self._block(replace(stage, inputs={block.inputs[0].name: first, **stage.inputs}))
 
@@ -76,6 +77,13 @@ class Unfolding(Calls):
         carried: dict[str, Any] = {inputs[0]: first}
         collected: dict[str, list[Any]] = {f: [] for f in fields if f not in inputs}
         for i, s in enumerate(stage.stages):
+            if not isinstance(s, BlockStage) or s.block.result_names != fields:
+                fail(
+                    "GS0509",
+                    f"copy {i} of repeat does not return {', '.join(fields)}, as the first copy does",
+                    s.span,
+                    related=[Related("the first copy", body.span)],
+                )
             with self.entered(str(i)):
                 result = self._block(replace(s, inputs={**s.inputs, **carried}))
             carried = {f: result[f] for f in fields if f in inputs}
@@ -119,7 +127,7 @@ class Unfolding(Calls):
             if declared.type is None or declared.type.name == "any" and declared.type.dims is None:
                 continue
             if not isinstance(given, Value):
-                if isinstance(given, (dict, tuple)):
+                if isinstance(given, (dict, tuple)) or declared.type.dims:
                     fail(
                         "GS0217",
                         f"input '{declared.name}' of '{block.name}' takes a value, not {describe(given)}",
@@ -160,6 +168,8 @@ class Unfolding(Calls):
                 scope.names[pattern.name] = size
                 continue
             want = self.value(pattern, scope)
+            if not isinstance(want, (int, Dim)) or isinstance(want, bool):
+                fail("GS0306", f"an axis is a whole number, not {describe(want)}", pattern.span)
             if not self.inference.facts.same(Dim.of(want), dim):
                 fail(
                     "GS0301",

@@ -73,6 +73,7 @@ class Declaration:
     rearranges: bool = False  # elements are moved, not changed: `before` of integers travels through
     parts: str = ""  # extra named parameters of this kind, one result each (split)
     where: str = ""  # file of the declaration
+    role: str = ""  # of a setting: source, optimizer, run
 
     @property
     def parsed(self) -> Signature:
@@ -172,15 +173,23 @@ def op(
     return declare
 
 
-def setting(build: Callable[..., Any]) -> Declaration:
-    """Declare a function of `data:` or `train:` (an optimizer, a source of audio): all its parameters, no inputs."""
-    return Declaration(
-        name=build.__name__,
-        parameters=_parameters(build, all_of_them=True),
-        doc=inspect.cleandoc(build.__doc__ or ""),
-        build=build,
-        where=build.__module__,
-    )
+def setting(role: str) -> Callable[[Callable[..., Any]], Declaration]:
+    """Declare a function of `data:` or `train:` (role: source, optimizer, run): all its parameters, no inputs.
+
+    Its body checks the arguments, and raises ValueError with what is wrong.
+    """
+
+    def declare(build: Callable[..., Any]) -> Declaration:
+        return Declaration(
+            name=build.__name__,
+            parameters=_parameters(build, all_of_them=True),
+            doc=inspect.cleandoc(build.__doc__ or ""),
+            build=build,
+            where=build.__module__,
+            role=role,
+        )
+
+    return declare
 
 
 def _parameters(build: Callable[..., Any], all_of_them: bool = False) -> tuple[Parameter, ...]:

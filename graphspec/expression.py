@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass, fields, replace
 from functools import cache
@@ -13,6 +14,8 @@ from graphspec.span import Source, Span
 
 MAX_LENGTH = 2_000  # characters of one expression
 MAX_DEPTH = 32  # brackets inside brackets
+MAX_TOKENS = 250  # words and signs; with it, no walk over an expression meets the interpreter's recursion limit
+MAX_NUMBER = 2**53
 
 
 @dataclass(frozen=True)
@@ -258,6 +261,10 @@ def _parse(span: Span, start: str) -> Any:
 def _check_limits(text: str, span: Span) -> None:
     if len(text) > MAX_LENGTH:
         fail("GS0802", f"the expression has {len(text)} characters; the limit is {MAX_LENGTH}", span.at_start())
+    tokens = len(_TOKEN.findall(text))
+    if tokens > MAX_TOKENS:
+        advice = [Fix("give parts of it names of their own")]
+        fail("GS0802", f"the expression has {tokens} words and signs; the limit is {MAX_TOKENS}", span, fixes=advice)
     depth = 0
     for i, c in enumerate(text):
         depth += (c in "([") - (c in ")]")
@@ -288,6 +295,8 @@ def _ends_early(span: Span) -> None:
         )
     fail("GS0120", "the expression ends early", end, fixes=[Fix("write what is missing, or remove the last operator")])
 
+
+_TOKEN = re.compile(r"\w+|[^\w\s]")
 
 _HINTS = {
     "^": "'**' is power",
@@ -333,7 +342,10 @@ def _machine() -> tuple[Any, Any]:
             whole = word.isdigit()
             if whole and len(word) > 1 and word[0] == "0":
                 fail("GS0105", f"'{word}' is not a plain integer", span, fixes=[Fix(f"write {int(word)}")])
-            return Number(span, False, int(word) if whole else float(word))
+            value = int(word) if whole and len(word) < 20 else float(word)
+            if abs(value) > MAX_NUMBER and (whole or value == float("inf")):
+                fail("GS0106", f"'{word[:30]}' is over 2**53" if whole else f"'{word[:30]}' is not finite", span)
+            return Number(span, False, value)
 
         def text(self, meta: Any, c: list[Any]) -> Expr:
             return Text(self._span(meta), False, str(c[0])[1:-1])

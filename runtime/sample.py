@@ -20,6 +20,7 @@ from graphspec.compiler.plan import Fire, Schedule, consumed, schedule
 from graphspec.diagnostic import fail
 from graphspec.graph import Constant, Value
 from graphspec.ops.modules.noise import stream_id, uniform
+from graphspec.types import Type
 
 NOISE_TICKS = 4096  # noise is drawn for so many ticks at a time
 
@@ -119,7 +120,9 @@ class Sampler:
     def _knobs(self, given: Mapping[str, float]) -> dict[Value, Any]:
         inputs = self.model.graph.inputs
         knobs = {n: i.default for n, i in inputs.items() if not i.value.type.timed}
-        for name in given:
+        for name, value in given.items():
+            if name in knobs and not value >= 0:
+                fail("GS0628", f"{name} is a number from 0, not {value}", None)
             if name not in knobs:
                 fail("GS0628", f"the spec has no knob '{name}'; it has {', '.join(knobs) or 'none'}", None)
         return {inputs[n].value: given.get(n, d) for n, d in knobs.items()}
@@ -231,6 +234,11 @@ class Sampler:
         """Take in a prompt [B, n, C] for every fed input: whole blocks in parallel, the rest tick by tick."""
         if self.tick:
             fail("GS0629", "a prompt comes before the first tick", None)
+        fed = {source.path: source.type for source, _ in self.plan.fed}
+        if set(prompt) != set(fed):
+            fail("GS0629", f"a prompt is for {', '.join(fed)}, not for {', '.join(prompt) or 'nothing'}", None)
+        for name, given in prompt.items():
+            _fits(name, given, fed[name], self.rows)
         n = min(p.shape[1] for p in prompt.values())
         block = self.plan.block
         whole = n // block * block
@@ -252,6 +260,8 @@ class Sampler:
     @torch.no_grad()
     def draw(self, ticks: int, tell: Callable[[int], None] = lambda done: None) -> dict[str, Tensor]:
         """The next `ticks` of every fed input, [B, ticks, C] each."""
+        if ticks < 1:
+            fail("GS0629", f"draw 1 tick or more, not {ticks}", None)
         out: dict[str, list[Tensor]] = {source.path: [] for source, _ in self.plan.fed}
         for k in range(ticks):
             for name, element in self._tick(None).items():
@@ -303,6 +313,21 @@ class Sampler:
             start, held = at, drawn.reshape(self.rows, size, *after)
             self._noise[v] = (start, held)
         return held[:, at - start : at - start + count]
+
+
+def _fits(name: str, given: Tensor, type_: Type, rows: int) -> None:
+    """A prompt is [rows, n, C] of the input's classes, or floats."""
+    wanted = (rows, *(d.as_int() for d in type_.after_time))
+    classes = type_.dtype.classes if type_.dtype.kind == "int" else None
+    if (given.shape[0], *given.shape[2:]) != wanted or given.is_floating_point() != (type_.dtype.kind == "float"):
+        shape = ", ".join(map(str, (rows, "n", *wanted[1:])))
+        fail(
+            "GS0629",
+            f"the prompt of '{name}' is {list(given.shape)} {given.dtype}; it is [{shape}] of {type_.dtype}",
+            None,
+        )
+    if classes and given.numel() and not 0 <= int(given.min()) <= int(given.max()) < classes:
+        fail("GS0629", f"the prompt of '{name}' has levels outside 0..{classes - 1}", None)
 
 
 def _delays(v: Value) -> bool:

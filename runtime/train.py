@@ -69,6 +69,7 @@ def train(
         if not resume:
             first = last = validate(model, data.input, crops)
             log.append(0, {f"valid.{k}": v for k, v in first.items()})
+            _save(model, optimizer, run, 0, first)  # so that a run that dies early can be resumed, too
             tell(0, {f"valid.{k}": v for k, v in first.items()})
         step = start
         while step < n["steps"] and not caught:
@@ -99,8 +100,8 @@ def train(
             if step % n["save_every"] == 0 or step == n["steps"] or caught:
                 log.sync()
                 _save(model, optimizer, run, step, first)
-        if caught and step == start:
-            _save(model, optimizer, run, step, first)
+        if step == start:  # nothing was left to do, or a signal came at once
+            last = validate(model, data.input, crops)
         if step >= n["steps"]:
             checkpoint.save_model(run.model, model.state_dict())
     return Outcome(step, caught[0] if caught else None, first, last)

@@ -229,7 +229,7 @@ SECTIONS = {  # what follows a small graph
     "require:\n  - T % 0 == 0": "GS0314",
     "require:\n  - 3": "GS0205",
     "require: T": "GS0133",
-    "causal:\n  y: strickt": "GS0201",
+    "causal:\n  y: strickt": "GS0406",
     "causal:\n  z: strict": "GS0201",
     "causal: [y]": "GS0133",
     "losses:\n  a: b + 1\n  b: a + 1": "GS0405",

@@ -5,9 +5,15 @@ from __future__ import annotations
 import argparse
 import sys
 from collections.abc import Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from graphspec.cli.load import check_spec, show, spec_path
+from graphspec.diagnostic import Diagnostic, Fix, fail
+from graphspec.span import Source, Span
+
+if TYPE_CHECKING:
+    from graphspec.compiler.pipeline import Checked
+    from graphspec.runtime.run import Run
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:
@@ -25,6 +31,7 @@ def run(options: argparse.Namespace) -> int:
     checked = check_spec(options.spec, options.overrides)
     import torch
 
+    from graphspec.cli.trained import usable_device
     from graphspec.compiler.lower import lower
     from graphspec.runtime import data as datasets
     from graphspec.runtime.run import new_run, open_run
@@ -32,6 +39,7 @@ def run(options: argparse.Namespace) -> int:
 
     if options.threads:
         torch.set_num_threads(options.threads)
+    device = usable_device(options.device)
 
     def warn(d: Any) -> None:
         show([d])
@@ -41,10 +49,10 @@ def run(options: argparse.Namespace) -> int:
     data = datasets.load(checked, spec_path(options.spec).parent, warn, crop)
     if options.resume:
         folder = open_run(name)
-        _same_spec(folder.config(), options)
+        _same_run(folder, checked, options, warn)
     else:
         folder = new_run(name, checked, options.spec, options.overrides, torch.get_num_threads())
-    model = lower(checked, seed=checked.settings.numbers["seed"], device=options.device)
+    model = lower(checked, seed=checked.settings.numbers["seed"], device=device)
     weights = sum(p.numel() for p in model.parameters())
     parts = (len(data.train), len(data.validation), len(data.test))
     print(
@@ -69,18 +77,34 @@ def run(options: argparse.Namespace) -> int:
     return 0
 
 
-def _same_spec(config: Mapping[str, Any], options: argparse.Namespace) -> None:
-    from graphspec.diagnostic import fail
-    from graphspec.span import Source, Span
+EXTENDS = {"train.steps", "train.validate_every", "train.save_every", "train.log_every"}  # may differ on resume
 
-    given = list(options.overrides)
-    if config.get("overrides") != given:
-        source = Source("<command line>", " ".join(given))
-        fail(
-            "GS0626",
-            f"the run was started with other overrides: {' '.join(config.get('overrides', [])) or 'none'}",
-            Span(source, 0, len(source.text)),
-        )
+
+def _same_run(folder: Run, checked: Checked, options: argparse.Namespace, warn: Any) -> None:
+    """A run goes on with the spec and overrides it was started with; only how long and how often may change."""
+    from graphspec.runtime.run import environment
+
+    config = folder.config()
+    before, now = (dict(o.split("=", 1) for o in given) for given in (config["overrides"], options.overrides))
+    changed = [k for k in {**before, **now} if before.get(k) != now.get(k) and k not in EXTENDS]
+    told = " ".join(options.overrides)
+    span = Span(Source("<command line>", told), 0, len(told))
+    if changed:
+        was = " ".join(config["overrides"]) or "none"
+        fail("GS0626", f"the run was started with other overrides: {was}", span, fixes=[Fix("give the same ones")])
+    if (folder.folder / "spec.yaml").read_text() != checked.spec.document.source.text:
+        mend = Fix(f"train {folder.folder / 'spec.yaml'}, or start a new run: --run NAME")
+        fail("GS0626", f"the spec has changed since the run '{folder.folder}' was started", span, fixes=[mend])
+    was, here = config["environment"], environment(options.threads or torch_threads())
+    differ = [f"{k} {was.get(k)}, now {v}" for k, v in here.items() if was.get(k) != v]
+    if differ:
+        warn(Diagnostic("GS0632", f"exact resume needs the same environment: {'; '.join(differ)}", None, "warning"))
+
+
+def torch_threads() -> int:
+    import torch
+
+    return torch.get_num_threads()
 
 
 class _Progress:

@@ -83,4 +83,13 @@ CODES = (
         passing=_block(_DENSE, "h |> repeat(8, dense)"),
         fix="Use repeat(n, block).",
     ),
+    Code(
+        "GS0509",
+        "copies of repeat return different things",
+        "`repeat` carries outputs from copy to copy by name and collects the others, so every copy must be a block "
+        "with the same named outputs as the first.",
+        failing=_block(_GATED.replace("NAME", "x"), "h |> repeat(s for s in stages(gated, tanh))\n  z: y.x"),
+        passing=_block(_GATED.replace("NAME", "x"), "h |> repeat(s for s in stages(gated, gated))\n  z: y.x"),
+        fix="Give the odd copy a block of its own with those outputs.",
+    ),
 )

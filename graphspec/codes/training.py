@@ -236,7 +236,7 @@ CODES: tuple[Code, ...] = (
     ),
     Code(
         "GS0626",
-        "a run is resumed with other overrides",
+        "a run is resumed with another spec or other overrides",
         "Resuming goes on with exactly the model and settings the run was started with; others would make its metrics "
         "those of two experiments.",
         failing="",
@@ -275,5 +275,23 @@ CODES: tuple[Code, ...] = (
         failing="",
         passing="",
         fix="End the name in .wav.",
+    ),
+    Code(
+        "GS0631",
+        "the device cannot be used",
+        "`--device` names a device of torch, such as cpu, cuda or cuda:1. This torch does not know it, or the machine "
+        "does not have it.",
+        failing="",
+        passing="",
+        fix="Leave the option away to run on the CPU.",
+    ),
+    Code(
+        "GS0632",
+        "a run is resumed in another environment",
+        "Sums of floats depend on versions and on the number of threads. The run goes on, but its figures need not be, "
+        "bit for bit, those of the uninterrupted run.",
+        failing="",
+        passing="",
+        fix="Use the versions and the number of threads that the message names, if that matters.",
     ),
 )
