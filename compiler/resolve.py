@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -24,6 +25,7 @@ SECTIONS = (
 NOT_BUILT = {"extends", "override", "add", "remove", "moved", "shared", "cells", "eval", "entries"}
 LIBRARY_SECTIONS = {"graphspec", "library", "doc", "use", "params", "blocks"}
 RESERVED = {*SECTIONS, "t", "step"}
+MODEL_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_-]{0,62}\Z")
 DTYPES = ("float", "f32", "int", "bool", "any")
 KINDS = {"int", "float", "bool", "text", "list", "stage"}
 
@@ -154,7 +156,8 @@ def resolve(
     _params(root, home, bare, findings)
     _blocks(root, home, findings)
     doc = root.get("doc")
-    check_name(_text(model), model.span)  # it becomes a folder's name, too
+    if not MODEL_NAME.match(_text(model)):  # it becomes a folder's name, too
+        fail("GS0213", f"'{_text(model)[:60]}' is not a model's name: letters, digits, _ and - only", model.span)
     return Spec(document, _text(model), _text(doc) if doc is not None else "", home, overrides, folder)
 
 

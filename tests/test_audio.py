@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import soundfile
+
 from graphspec.runtime import audio
 from graphspec.runtime.audio import AudioInfo, BadAudio, natural_order, probe, read, write_wav
 

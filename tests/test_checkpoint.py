@@ -13,10 +13,10 @@ from contextlib import contextmanager
 
 import pytest
 import torch
-from graphspec.runtime.checkpoint import drop_after, load, newest, save, save_model, verify, write_atomic
-from graphspec.runtime.log import MetricsLog
 
 from graphspec.diagnostic import SpecError
+from graphspec.runtime.checkpoint import drop_after, load, newest, save, save_model, verify, write_atomic
+from graphspec.runtime.log import MetricsLog
 
 torch.set_num_threads(1)
 

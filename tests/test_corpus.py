@@ -8,6 +8,7 @@ import time
 
 import numpy as np
 import pytest
+
 from graphspec.runtime.corpus import pieces
 
 RATE = 16000

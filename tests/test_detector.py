@@ -6,6 +6,7 @@ import math
 
 import numpy as np
 import pytest
+
 from graphspec.runtime.corpus import pieces
 from graphspec.runtime.detector import Sound, accept, describe
 

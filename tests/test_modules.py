@@ -8,6 +8,9 @@ from fractions import Fraction
 
 import pytest
 import torch
+from torch import nn
+
+from graphspec.dims import Dim
 from graphspec.ops import catalogue
 from graphspec.ops.modules.conv import CausalConv
 from graphspec.ops.modules.dense import Embed, Linear
@@ -19,9 +22,6 @@ from graphspec.ops.modules.pool import Fold, Shift, Unfold
 from graphspec.ops.modules.reduce import reduction
 from graphspec.ops.modules.regularise import Dropout
 from graphspec.ops.modules.shape import Cat, Split, Take
-from torch import nn
-
-from graphspec.dims import Dim
 from graphspec.types import BOOL, FLOAT, DType, Meaning, Type
 
 torch.set_num_threads(1)
@@ -395,9 +395,3 @@ def test_nll_and_draw_come_from_the_meaning() -> None:
     ops = catalogue().ops
     assert isinstance(ops["nll"].build(d, typed(2, dtype=DType("int", 5))), CategoricalNLL)
     assert ops["draw"].build(d, None, None, top_k=3).top_k == 3
-
-
-@pytest.mark.parametrize("classes", [0, 1, 3, 255])
-def test_dequantise_wants_a_power_of_two(classes: int) -> None:
-    with pytest.raises(ValueError, match="power of two"):
-        catalogue().ops["dequantise"].build(typed(1, dtype=DType("int", classes)))

@@ -5,6 +5,7 @@ import math
 import numpy as np
 import pytest
 import torch
+
 from graphspec.ops.modules.noise import normal, philox, stream_id, uniform
 
 torch.set_num_threads(1)

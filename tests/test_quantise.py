@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+
 from graphspec.ops.modules.quantise import LAWS, Dequantise, Quantise, dequantise, quantise, silence_level
 from graphspec.ops.parity import s4_quantise
 

@@ -22,11 +22,12 @@ from graphspec.compiler.report import files, graph_json, python, report
 
 SMALL = ("depth=1", "d=8", "state=4")
 
-# Names that are keywords of the formats, and a name and doc that try to leave string, line, comment and label.
+# Names that are keywords of the formats, and a doc that tries to leave string, line, comment and label.
 HOSTILE = r"""
 graphspec: 1
-model: "a\"]; click n0 \"javascript:alert(1)\" %%{init: {}}%% <img src=x onerror=alert(1)>\nend }\u202e `x` #quot;"
-doc: "\"] -> evil [URL=\"x\"] \\ <b>&lt; \n# -*- coding: utf-16 -*-\nimport os\n\"\"\" + x\\"
+model: hostile
+doc: "a\"]; click n0 \"javascript:alert(1)\" %%{init: {}}%% <img src=x onerror=alert(1)>\nend }\u202e `x` #quot; \
+  \"] -> evil [URL=\"x\"] \\ <b>&lt; \n# -*- coding: utf-16 -*-\nimport os\n\"\"\" + x\\"
 params:
   text: "\"\"\" + __import__('os').system('id') \n"
   big: 1e308
