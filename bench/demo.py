@@ -1,6 +1,6 @@
 """`make demo`: train a shipped spec on the embedded corpus, sample a WAV, check that it sounds like the corpus, draw.
 
-    python bench/demo.py [--steps 300] [--seconds 1] [--folder demo]
+    python bench/demo.py [--steps 600] [--seconds 1] [--folder demo]
 
 Everything it makes lies in the folder. Exit code 1 if the model is not below the bigram model of the corpus, or the
 sound is refused by the detector (graphspec/runtime/detector.py).
@@ -31,7 +31,7 @@ SPEC = "sashimi_small"
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--steps", type=int, default=300)
+    parser.add_argument("--steps", type=int, default=600)
     parser.add_argument("--seconds", type=float, default=1.0)
     parser.add_argument("--folder", type=Path, default=Path("demo"))
     options = parser.parse_args()
@@ -45,10 +45,11 @@ def main() -> int:
     say("report, generated Python, graph and diagrams")
     run(["compile", SPEC, *overrides, "-o", str(folder / "compiled")])
     say(f"training {options.steps} updates on the embedded corpus")
-    run(["train", SPEC, *overrides, "--run", str(folder / "run"), "--threads", "2"])
+    run(["train", SPEC, *overrides, "--run", str(folder / "run"), "--threads", "1"])
     say(f"sampling {options.seconds} seconds")
     wav = folder / "sample.wav"
-    run(["sample", str(folder / "run"), "--seconds", str(options.seconds), "--threads", "1", "-o", str(wav)])
+    knobs = ["temperature=0.8", "--seconds", str(options.seconds)]  # cooler: minutes of training leave some noise
+    run(["sample", str(folder / "run"), *knobs, "--threads", "1", "-o", str(wav)])
 
     checked = check_spec(SPEC, overrides)
     data = datasets.load(checked, Path("."), lambda d: None)

@@ -172,7 +172,7 @@ def _blown(rng: Generator, notes: list[Note], frames: int, rate: int) -> NDArray
         swelling = loudness ** (1 + 0.35 * (k - 1))  # blown harder, a pipe is brighter
         tone += np.where(k * pitch < 0.45 * rate, brightness * swelling * np.sin(k * phase), 0.0)
     breath = _smoothed(rng.standard_normal(frames), max(2, rate // 5000))
-    return tone + rng.uniform(0.015, 0.03) * breath * loudness
+    return tone + rng.uniform(0.25, 0.5) * breath * loudness  # a bamboo flute rather than an organ
 
 
 def _ends(n: int, rate: int, attack: float, release: float) -> NDArray[np.float64]:
