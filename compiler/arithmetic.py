@@ -296,7 +296,7 @@ def collected(items: Iterable[Any], span: Span) -> tuple[Any, ...]:
 def folded(function: Callable[..., Any], name: str, spelled: str, numbers: list[Any], span: Span) -> Any:
     """An op's meaning on compile-time numbers, within bounds."""
     if len(numbers) == 2 and spelled.startswith("a "):
-        return binary(spelled.split()[1], *numbers, span)
+        return binary(spelled.split()[1], numbers[0], numbers[1], span)
     try:
         return bounded(function(*numbers), span)
     except (ValueError, TypeError, OverflowError, ZeroDivisionError) as error:

@@ -22,7 +22,7 @@ MAX_VALUES = 20_000
 class Calls:
     """Makes values, in dataflow order. `values` grows; nothing else is kept between calls."""
 
-    _trail: tuple[Span, ...]  # calls of blocks that we are in
+    _trail: tuple[Span, ...] = ()  # calls of blocks that we are in
 
     def __init__(self, inference: Inference):
         self.inference = inference
@@ -30,7 +30,6 @@ class Calls:
         self.values: list[Value] = []
         self._path: list[str] = []
         self._used: dict[tuple[str, ...], dict[str, int]] = {}
-        self._trail = ()
 
     @contextmanager
     def entered(self, name: str) -> Iterator[None]:
@@ -40,6 +39,16 @@ class Calls:
             yield
         finally:
             self._path.pop()
+
+    @contextmanager
+    def called_from(self, span: Span) -> Iterator[int]:
+        """Values made inside tell that this call led to them. Gives how many calls deep that is."""
+        outside = self._trail
+        self._trail = (*outside, span)
+        try:
+            yield len(outside)
+        finally:
+            self._trail = outside
 
     def _unique(self, name: str) -> str:
         used = self._used.setdefault(tuple(self._path), {})

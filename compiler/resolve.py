@@ -392,7 +392,8 @@ def _block(entry: Entry, home: Home) -> Block:
     if not inputs:
         fail("GS0506", f"block '{name}' has no input", entry.key.span)
     taken: dict[str, Span] = {}
-    for p in (*params, *inputs):
+    named: list[BlockParam | BlockInput] = [*params, *inputs]
+    for p in named:
         if p.name in taken:
             fail(
                 "GS0224",

@@ -95,12 +95,12 @@ class Unfolding(Calls):
     def _block(self, stage: BlockStage) -> Any:
         """Unfold a block: bind its inputs' sizes, check its facts, build its graph."""
         block = stage.block
-        if len(self._trail) > MAX_NESTING:
-            fail("GS0508", f"blocks nest deeper than {MAX_NESTING}; does '{block.name}' use itself?", stage.span)
         scope = Scope(block.home, {**stage.params, **{i.name: stage.inputs.get(i.name) for i in block.inputs}})
-        outside, self._trail = self._trail, (*self._trail, stage.span)
         try:
-            with self.entered(block.name):
+            with self.called_from(stage.span) as depth, self.entered(block.name):
+                if depth > MAX_NESTING:
+                    message = f"blocks nest deeper than {MAX_NESTING}; does '{block.name}' use itself?"
+                    fail("GS0508", message, stage.span)
                 self._bind_sizes(block, stage, scope)
                 for fact in block.require:
                     self._check_fact(block, fact, scope)
@@ -114,8 +114,6 @@ class Unfolding(Calls):
         except SpecError as error:
             here = Related(f"in this use of '{block.name}'", stage.span)
             raise SpecError(*(_told(d, here) for d in error.diagnostics)) from None
-        finally:
-            self._trail = outside
 
     def _bind_sizes(self, block: Block, stage: BlockStage, scope: Scope) -> None:
         for declared in block.inputs:
