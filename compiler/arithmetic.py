@@ -381,5 +381,5 @@ def call(name: str, given: list[Any], named: dict[str, Any], span: Span) -> Any:
         made = FUNCTIONS[name](*given, **named)
         return _list(made, span) if isinstance(made, tuple) else bounded(made, span)
     except (ValueError, TypeError, OverflowError, ZeroDivisionError) as error:
-        reason = str(error).replace("<lambda>()", name)
+        reason = "it takes other arguments" if isinstance(error, TypeError) else str(error)
         fail("GS0209", f"{name} does not work on {', '.join(describe(g) for g in given) or 'nothing'}: {reason}", span)

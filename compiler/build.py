@@ -1,4 +1,7 @@
-"""Pass 2 continued: the sections of a spec -> one typed Graph. Every independent error is found in one run."""
+"""Pass 2 continued: the sections of a spec -> one typed Graph. Every independent error is found in one run.
+
+Long because a section is a method and there are nine; they share the scope, and the poison that keeps errors apart.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,8 @@
-"""Types of op calls: match operands against a declared signature, and work out what comes back."""
+"""Types of op calls: match operands against a declared signature, and work out what comes back.
+
+Long because it is one algorithm, unification, over one small language: the cases of a signature's dtypes, dims, rates
+and results read each other's bindings, and splitting them would only spread the table of what is bound.
+"""
 
 from __future__ import annotations
 

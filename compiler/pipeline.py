@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from graphspec.compiler.build import build
 from graphspec.compiler.clock import TimeTable, prove, time_table
+from graphspec.compiler.plan import schedule
 from graphspec.compiler.resolve import Library, Spec, resolve
 from graphspec.compiler.settings import Settings, read_settings
 from graphspec.declare import Catalogue
-from graphspec.diagnostic import Findings
+from graphspec.diagnostic import Findings, SpecError
 from graphspec.document import Document
 from graphspec.graph import Graph, lint
 
@@ -45,4 +46,9 @@ def check(
     table = time_table(graph)  # what reads what
     prove(graph, table, findings)
     findings.stop_on_errors()
+    if graph.feeds:
+        try:
+            schedule(graph)
+        except SpecError as error:  # it trains all the same; better told before than after
+            findings.add(*(replace(d, severity="warning") for d in error.diagnostics))
     return Checked(spec, graph, table, told)

@@ -10,10 +10,10 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
-from math import ceil, floor, inf, lcm
+from math import inf, lcm
 
-from graphspec.diagnostic import Related, fail
-from graphspec.graph import Constant, Graph, Value
+from graphspec.diagnostic import Fix, Related, fail
+from graphspec.graph import Constant, Feed, Graph, Value
 
 MAX_BLOCK = 65_536  # ticks
 
@@ -51,8 +51,8 @@ def block_of(values: Sequence[Value], rate: Fraction) -> int:
 
 def consumed(value: Value, i: int, first: int, count: int) -> tuple[int, int]:
     """The elements of operand i that elements first .. first+count-1 of the value consume, as (first, end)."""
-    stride = value.windows[i].stride
-    return ceil(first * stride), ceil((first + count) * stride)
+    n, d = value.windows[i].stride.numerator, value.windows[i].stride.denominator
+    return -(-first * n // d), -(-(first + count) * n // d)  # rounded up
 
 
 def group_of(value: Value) -> int:
@@ -90,7 +90,7 @@ def schedule(graph: Graph) -> Schedule:
         group = group_of(v)
         times: list[int] = []
         for first in range(0, elements[v], group):
-            at = 2 * floor(first * step)
+            at = 2 * (first * step.numerator // step.denominator)
             for i, operand in enumerate(v.operands):
                 if isinstance(operand, Constant) or not operand.type.timed:
                     continue
@@ -107,7 +107,7 @@ def schedule(graph: Graph) -> Schedule:
         ready[v] = times
     order = {v: n for n, v in enumerate(values)}
     fires.sort(key=lambda f: (f.at, order[f.value], f.first))
-    _verify(feeds, ready)
+    _in_time(feeds, ready)
     static = tuple(v for v in values if not v.type.timed and not v.is_input)
     return Schedule(block, tuple(values), tuple((f.source, f.drawn) for f in feeds), elements, tuple(fires), static)
 
@@ -115,21 +115,32 @@ def schedule(graph: Graph) -> Schedule:
 def _latest(v: Value, i: int, operand: Value, first: int, count: int, ready: list[int], block: int) -> int:
     """The half tick at which everything that these elements consume of operand i is there."""
     window = v.windows[i]
-    n = len(ready)
+    size = len(ready)
     if window.copies:  # a delay: element e is element e - n of the operand
         wanted = range(first - int(window.past), first - int(window.past) + count)
     else:
         a, b = consumed(v, i, first, count)
-        if window.future != inf and window.reads(first + count - 1)[1] >= b:
+        n, d = window.stride.numerator, window.stride.denominator
+        if window.future != inf and (first + count - 1) * n // d + window.future >= b:
             fail("GS0190", f"{v.path} looks ahead; streaming it is not built yet", v.span)
         wanted = range(a, b)
-    return max((ready[e % n] + 2 * block * (e // n) for e in wanted if e >= 0), default=0)
+    return max((ready[e % size] + 2 * block * (e // size) for e in wanted if e >= 0), default=0)
 
 
-def _verify(feeds: Sequence[object], ready: Mapping[Value, list[int]]) -> None:
-    """Law: what is drawn for tick k has fired before tick k ends. The proof of time says so; here it is counted."""
+def _in_time(feeds: Sequence[Feed], ready: Mapping[Value, list[int]]) -> None:
+    """What is drawn for tick k must have fired before tick k ends.
+
+    The proof of time promises that the inputs are there; but a value that is delayed first and gathered over later
+    ticks afterwards would have to run ahead of its own time, which this schedule never does.
+    """
     for f in feeds:
-        times = ready[f.drawn]  # type: ignore[attr-defined]
-        late = [k for k, at in enumerate(times) if at > 2 * k]
+        late = [k for k, at in enumerate(ready[f.drawn]) if at > 2 * k]
         if late:
-            raise AssertionError(f"schedule: the draw of tick {late[0]} fires at half tick {times[late[0]]}")
+            fail(
+                "GS0190",
+                f"sampling '{f.source.path}' would need values ahead of their own time (at tick {late[0]} of the "
+                "schedule), which is not built yet",
+                f.span,
+                notes=["training and scoring work"],
+                fixes=[Fix("put the delay behind the fold: x |> fold(p) |> shift(1), not x |> shift(k) |> fold(p)")],
+            )

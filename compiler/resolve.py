@@ -1,4 +1,7 @@
-"""Pass 1, resolve: a Document, its libraries and the command line -> a Spec: params with values, blocks by name."""
+"""Pass 1, resolve: a Document, its libraries and the command line -> a Spec: params with values, blocks by name.
+
+Long because it is the one reader of the tree's shape outside `graph:`; each section is a small function of its own.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,7 @@
-"""Expression text -> AST. Every node keeps its span in the file, so that errors underline the exact place."""
+"""Expression text -> AST. Every node keeps its span in the file, so that errors underline the exact place.
+
+Long because the node types, the grammar's transformer and the errors it teaches are one table seen from three sides.
+"""
 
 from __future__ import annotations
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -207,7 +207,3 @@ def _recordings(
             )
         )
     return pieces, skipped
-
-
-def names(pieces: Sequence[Piece]) -> list[str]:
-    return [p.name for p in pieces]

@@ -236,8 +236,7 @@ def _restore(
     model.load_state_dict(tensors["weights"])
     for name, p in model.weights().items():
         optimizer.state[p] = {
-            k: tensors["optimizer"][f"{name}/{k}"].to(p.device if k != "step" else "cpu")
-            for k in ("step", "exp_avg", "exp_avg_sq")
+            k: tensors["optimizer"][f"{name}/{k}"].to(p.device) for k in ("step", "exp_avg", "exp_avg_sq")
         }
     checkpoint.drop_after(run.checkpoints, meta["step"])
     return meta["step"], meta["first"]

@@ -13,6 +13,7 @@ import torch
 
 from graphspec.cli.load import check_document, compile_spec, shipped
 from graphspec.compiler.lower import lower
+from graphspec.compiler.plan import schedule
 from graphspec.diagnostic import SpecError
 from graphspec.reader import read_text
 from graphspec.runtime.sample import Sampler
@@ -380,6 +381,11 @@ def sampled_or_refused(seed):
         codes = {d.code for d in error.diagnostics}
         assert codes == {"GS0401" if causal else "GS0403"}, writer.spec()  # one leak is told once
         assert leaks(compiled(writer.spec("outputs: [dist]\n"), seed), writer.channels), writer.spec()
+        return False
+    try:
+        schedule(model.graph)
+    except SpecError as error:  # legal, but a value would have to run ahead of its own time: said, not crashed
+        assert {d.code for d in error.diagnostics} == {"GS0190"}
         return False
     wave = recording(model, 2, TICKS, seed)
     assert_every_value_is_the_whole_forms(model, wave)

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from graphspec.cli.load import check_spec, show, spec_path
-from graphspec.diagnostic import Diagnostic, Fix, fail
+from graphspec.diagnostic import Diagnostic, Findings, Fix, fail
 from graphspec.span import Source, Span
 
 if TYPE_CHECKING:
@@ -28,7 +28,9 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(options: argparse.Namespace) -> int:
-    checked = check_spec(options.spec, options.overrides)
+    findings = Findings()
+    checked = check_spec(options.spec, options.overrides, findings)
+    show(findings.all())
     import torch
 
     from graphspec.cli.trained import usable_device
