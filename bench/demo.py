@@ -1,6 +1,6 @@
 """`make demo`: train a shipped spec on the embedded corpus, sample it, check what it learnt, draw it.
 
-    python bench/demo.py [--steps 800] [--seconds 1] [--folder demo]
+    python bench/demo.py [--steps 650] [--seconds 1] [--folder demo]
 
 Everything it makes lies in the folder. Four takes are sampled at once, each going on from the opening of a tune that
 was not trained on; the first that the detector (graphspec/runtime/detector.py) takes for the corpus becomes sample.wav.
@@ -35,7 +35,7 @@ KNOBS = ["temperature=0.85", "top_p=0.95"]  # cooler than the data: minutes of t
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--steps", type=int, default=800)
+    parser.add_argument("--steps", type=int, default=650)
     parser.add_argument("--seconds", type=float, default=1.0)
     parser.add_argument("--folder", type=Path, default=Path("demo"))
     options = parser.parse_args()
