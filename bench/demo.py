@@ -1,8 +1,8 @@
 """`make demo`: train a shipped spec on the embedded corpus, sample it, check what it learnt, draw it.
 
-    python bench/demo.py [--steps 650] [--seconds 1] [--folder demo]
+    python bench/demo.py [--steps 800] [--seconds 0.75] [--folder demo]
 
-Everything it makes lies in the folder. Four takes are sampled at once, each going on from the opening of a tune that
+Everything it makes lies in the folder. Eight takes are sampled at once, each going on from the opening of a tune that
 was not trained on; the first that the detector (graphspec/runtime/detector.py) takes for the corpus becomes sample.wav.
 Exit code 1 if the model is not below the bigram model of the corpus, or no take is accepted.
 """
@@ -28,15 +28,15 @@ from graphspec.runtime.audio import read, write_wav
 from graphspec.runtime.detector import accept, describe
 
 SPEC = "sashimi_small"
-TAKES = 4
+TAKES = 8
 PROMPT_SECONDS = 0.5
 KNOBS = ["temperature=0.85", "top_p=0.95"]  # cooler than the data: minutes of training leave some noise
 
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--steps", type=int, default=650)
-    parser.add_argument("--seconds", type=float, default=1.0)
+    parser.add_argument("--steps", type=int, default=800)
+    parser.add_argument("--seconds", type=float, default=0.75)
     parser.add_argument("--folder", type=Path, default=Path("demo"))
     options = parser.parse_args()
     began = time.perf_counter()
