@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import gc
 import importlib
 import os
 import sys
@@ -16,6 +17,8 @@ COMMANDS = {
     "eval": "score a run on the held-out recordings, whole",
     "sample": "make sound with a trained run",
 }
+
+SHORT = ("lint", "draw", "explain")
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -64,6 +67,9 @@ def _guarded(command: object, options: argparse.Namespace) -> int:
 
 
 def run() -> None:
+    """The command of a process of its own."""
+    if sys.argv[1:2] and sys.argv[1] in SHORT:
+        gc.disable()  # a fraction of a second and a few MB: collecting cycles would only cost time
     sys.exit(main())
 
 
