@@ -34,7 +34,7 @@ def bind(
     open_params = list(op.parameters)
 
     def give(name: str, expr: Expr) -> None:
-        inputs[name] = elaborator._operand(elaborator.value(expr, scope), expr.span)
+        inputs[name] = elaborator.operand(elaborator.value(expr, scope), expr.span)
         written = expr.written if isinstance(expr, Known) else expr
         sites[name] = Site(expr.span, isinstance(written, Pipe) and not written.grouped)
 
@@ -44,7 +44,7 @@ def bind(
                 fail("GS0203", f"{op.name} takes no list here", a.span)
             items = elaborator.unrolled(a, scope, elaborator.value)
             name = open_inputs[0].name
-            made = tuple(elaborator._operand(v, a.span) for v in items)
+            made = tuple(elaborator.operand(v, a.span) for v in items)
             inputs[name] = (*inputs.get(name, ()), *made)
             sites[name] = (*sites.get(name, ()), *(Site(a.span, False) for _ in made))
         elif a.name is None and open_inputs:
@@ -53,7 +53,7 @@ def bind(
                 value = elaborator.value(a.value, scope)
                 each = value if isinstance(value, tuple) else (value,)
                 site = Site(a.span, isinstance(a.value, Pipe) and not a.value.grouped)
-                inputs[first.name] = (*inputs.get(first.name, ()), *(elaborator._operand(v, a.span) for v in each))
+                inputs[first.name] = (*inputs.get(first.name, ()), *(elaborator.operand(v, a.span) for v in each))
                 sites[first.name] = (*sites.get(first.name, ()), *(site for _ in each))
             else:
                 give(open_inputs.pop(0).name, a.value)

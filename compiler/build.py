@@ -119,7 +119,7 @@ class _Builder:
             )
         value = Value(path=name, type=type_, span=entry.key.span, before=before)
         self.elaborator.values.append(value)
-        self.elaborator._unique(name)
+        self.elaborator.claim(name)
         self.inputs[name] = Input(value, default, optional)
         self.scope.names[name] = value
         self.scope.spans[name] = entry.key.span
@@ -270,7 +270,7 @@ class _Builder:
             entries[name] = entry
             self.attempt(name, read, entry, name)
         try:
-            order = dataflow_order(expressions, set(expressions), "value")
+            order = dataflow_order(expressions, "value")
         except SpecError as error:
             self.findings.absorb(error)
             for name in expressions:
@@ -327,7 +327,7 @@ class _Builder:
             self.attempt(None, read, name, entry)
         others = {n: e for n, e in expressions.items() if n not in visible}
         try:
-            order = [*dataflow_order(others, set(others), "value"), *(n for n in expressions if n not in others)]
+            order = [*dataflow_order(others, "value"), *(n for n in expressions if n not in others)]
         except SpecError as error:
             self.findings.absorb(error)
             return ()

@@ -34,7 +34,7 @@ class Calls:
     @contextmanager
     def entered(self, name: str) -> Iterator[None]:
         """Names made inside start with this one; a second use in one scope is `_2`."""
-        self._path.append(self._unique(name))
+        self._path.append(self.claim(name))
         try:
             yield
         finally:
@@ -50,12 +50,13 @@ class Calls:
         finally:
             self._trail = outside
 
-    def _unique(self, name: str) -> str:
+    def claim(self, name: str) -> str:
+        """The name, or `name_2` where this scope has it already."""
         used = self._used.setdefault(tuple(self._path), {})
         used[name] = used.get(name, 0) + 1
         return name if used[name] == 1 else f"{name}_{used[name]}"
 
-    def _operand(self, value: Any, span: Span) -> Value | Constant:
+    def operand(self, value: Any, span: Span) -> Value | Constant:
         if isinstance(value, Value):
             return value
         if is_number(value):
@@ -109,7 +110,7 @@ class Calls:
         several = len(results) > 1 or results[0][0] is not None
         made = self._add(
             Value(
-                path=".".join([*self._path, self._unique(op.name)]),
+                path=".".join([*self._path, self.claim(op.name)]),
                 type=type_,
                 span=span,
                 op=op,

@@ -153,7 +153,7 @@ class Elaborator(Unfolding):
         op = self.catalogue.spellings.get(spelled)
         if op is None:
             fail("GS0204", f"'{spelled}' does not work on run-time values", expr.span)
-        inputs = {d.name: self._operand(v, e.span) for d, (v, e) in zip(op.parsed.operands, sides, strict=True)}
+        inputs = {d.name: self.operand(v, e.span) for d, (v, e) in zip(op.parsed.operands, sides, strict=True)}
         sites = {
             d.name: Site(e.span, isinstance(e, Pipe) and not e.grouped)
             for d, (_, e) in zip(op.parsed.operands, sides, strict=True)
@@ -276,7 +276,7 @@ class Elaborator(Unfolding):
 
     def _reduce(self, name: str, items: tuple[Any, ...], expr: Call) -> Any:
         """`sum(list of values)` and its like: a chain of the operator that the name stands for."""
-        operands = [(self._operand(v, expr.span), expr) for v in items]
+        operands = [(self.operand(v, expr.span), expr) for v in items]
         total = operands[0][0]
         spelled = {"sum": "a + b", "mean": "a + b"}.get(name)
         for v, _ in operands[1:]:

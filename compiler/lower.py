@@ -1,45 +1,22 @@
 """Pass 6, lower: the graph -> one owner of all weights and two torch.fx modules over them, whole and step.
 
-No text of a spec ever becomes a name in fx (fx writes names into Python source unescaped). Attributes are generated
-(`m12`, `in_0`); spec names live in side tables, applied by the state_dict hooks and by everything that reports.
+How nodes are made is emit.py. Spec names live in side tables, applied by the state_dict hooks and by what reports.
 """
 
 from __future__ import annotations
 
 import hashlib
-import operator
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor, fx, nn
 
+from graphspec.compiler.emit import Form, emit
 from graphspec.compiler.pipeline import Checked
 from graphspec.compiler.plan import block_of
-from graphspec.diagnostic import Diagnostic, Related, SpecError
-from graphspec.graph import Constant, Graph, Value
-
-
-class Stepper(nn.Module):
-    """`module.step` with its state as flat tensors, which is all that fx sees."""
-
-    def __init__(
-        self, module: nn.Module, inputs: int, slots: Sequence[str], states: Sequence[str], prepared: Sequence[str]
-    ):
-        super().__init__()
-        self.module = module
-        self.inputs, self.slots, self.states, self.prepared = inputs, tuple(slots), tuple(states), tuple(prepared)
-
-    def forward(self, *flat: Any) -> tuple[Any, ...]:
-        at = self.inputs
-        named = dict(zip(self.slots, flat[at:], strict=False))
-        at += len(self.slots)
-        state = dict(zip(self.states, flat[at:], strict=False))
-        at += len(self.states)
-        prepared = dict(zip(self.prepared, flat[at:], strict=True))
-        step: Any = self.module.step
-        y, new = step(*flat[: self.inputs], state=state, prepared=prepared, **named)
-        return (y, *(new[s] for s in self.states))
+from graphspec.diagnostic import Diagnostic, SpecError
+from graphspec.graph import Graph, Value
 
 
 class Model(nn.Module):
@@ -58,7 +35,7 @@ class Model(nn.Module):
         self.modules_of: dict[Value, nn.Module] = dict(zip(self.values, self.ops, strict=True))
         self._names = {f"ops.{i}": v.path for i, v in enumerate(self.values)}
         self.targets = _targets(graph)
-        self.forms: dict[Any, _Form] = {}
+        self.forms: dict[Any, Form] = {}
         self.register_state_dict_post_hook(_to_spec_names)
         self.register_load_state_dict_pre_hook(_from_spec_names)
 
@@ -100,7 +77,7 @@ class Model(nn.Module):
     def whole(self) -> fx.GraphModule:
         """Whole sequences: inputs (and noise) -> losses, metrics and outputs."""
         if "whole" not in self.forms:
-            self.forms["whole"] = _whole(self, list(self.targets.values()))
+            self.forms["whole"] = self._emitted(list(self.targets.values()), stepping=False)
         return self.forms["whole"].module
 
     def forward(
@@ -118,11 +95,11 @@ class Model(nn.Module):
         """Any values of the graph on whole sequences (taps, drawn events, ...)."""
         key = ("whole", tuple(values))
         if key not in self.forms:
-            self.forms[key] = _whole(self, list(values))
+            self.forms[key] = self._emitted(list(values), stepping=False)
         form = self.forms[key]
         return list(form.run(self._given(form, inputs, noise, lengths=True)))
 
-    def _check_lengths(self, form: _Form, inputs: Mapping[str, Any]) -> None:
+    def _check_lengths(self, form: Form, inputs: Mapping[str, Any]) -> None:
         """The lengths of whole sequences keep the spec's `require`."""
         sizes: dict[str, int] = {}
         for v in form.inputs:
@@ -135,7 +112,7 @@ class Model(nn.Module):
             raise SpecError(Diagnostic("GS0605", f"the length breaks a fact of require: {broken[0]}", None))
 
     def _given(
-        self, form: _Form, inputs: Mapping[str, Any], noise: Mapping[str, Any] | None, lengths: bool = False
+        self, form: Form, inputs: Mapping[str, Any], noise: Mapping[str, Any] | None, lengths: bool = False
     ) -> list[Any]:
         flat = []
         if lengths:
@@ -146,6 +123,9 @@ class Model(nn.Module):
                 raise KeyError(f"input '{v.path}' is missing")
             flat.append(inputs.get(v.path, default))
         return flat + [(noise or {}).get(v.path) for v in form.noises]
+
+    def _emitted(self, targets: list[Value], stepping: bool) -> Form:
+        return emit(self.graph, self.values, self.modules_of, targets, stepping)
 
     # ---- the step form ----------------------------------------------------------------------------------------------
 
@@ -166,10 +146,10 @@ class Model(nn.Module):
         """Blocks: inputs, state, prepared -> timed targets and the new state."""
         return self._step(list(self._stepped().values())).module
 
-    def _step(self, targets: list[Value]) -> _Form:
+    def _step(self, targets: list[Value]) -> Form:
         key = ("step", tuple(targets))
         if key not in self.forms:
-            self.forms[key] = _step(self, targets)
+            self.forms[key] = self._emitted(targets, stepping=True)
         return self.forms[key]
 
     def prepare(self) -> dict[str, Tensor]:
@@ -265,143 +245,3 @@ def _from_spec_names(model: Model, state: dict[str, Any], prefix: str, *rest: An
     for key in list(state):
         if key.startswith(prefix) and key[len(prefix) :] in wanted:
             state[prefix + wanted[key[len(prefix) :]]] = state.pop(key)
-
-
-# ---- fx -----------------------------------------------------------------------------------------------------------
-
-
-class _Form:
-    """An fx module with the order of its operands, and which value each node is."""
-
-    def __init__(
-        self,
-        module: fx.GraphModule,
-        inputs: list[Value],
-        noises: list[Value],
-        states: list[str],
-        prepared: list[str],
-        who: dict[str, Value],
-    ):
-        self.module, self.inputs, self.noises = module, inputs, noises
-        self.states, self.prepared, self.who = states, prepared, who
-
-    def run(self, flat: list[Any]) -> tuple[Any, ...]:
-        try:
-            return self.module(*flat)
-        except (RuntimeError, ValueError, IndexError, TypeError) as error:
-            raise self._explained(error, flat) from error
-
-    def _explained(self, error: Exception, flat: list[Any]) -> Exception:
-        """The failure again, told with the spec's line and value."""
-        tracer = _Blame(self.module)
-        try:
-            tracer.run(*flat)
-        except Exception:
-            pass
-        value = self.who.get(tracer.at)
-        if value is None:
-            return error
-        shapes = [f"{o.path}: {o.type}" for o in value.values()]
-        first = str(error).splitlines()[0][:200] if str(error) else type(error).__name__
-        related = tuple(Related("called here", s) for s in value.trail[-2:])
-        return SpecError(
-            Diagnostic(
-                "GS0901", f"{value.path} failed while it ran: {first}", value.span, related=related, notes=tuple(shapes)
-            )
-        )
-
-
-class _Blame(fx.Interpreter):
-    """Runs node by node and remembers where it stands."""
-
-    at = ""
-
-    def run_node(self, n: fx.Node) -> Any:
-        self.at = n.name
-        return super().run_node(n)
-
-
-def _whole(model: Model, targets: list[Value]) -> _Form:
-    return _emit(model, targets, stepping=False)
-
-
-def _step(model: Model, targets: list[Value]) -> _Form:
-    return _emit(model, targets, stepping=True)
-
-
-def _emit(model: Model, targets: list[Value], stepping: bool) -> _Form:
-    values = model.graph.needed_for(targets)
-    g = fx.Graph()
-    root = nn.Module()
-    inputs = [v for v in values if v.is_input]
-    noises = [v for v in values if v.noise is not None]
-    nodes: dict[Value, fx.Node] = {v: g.placeholder(f"in_{i}") for i, v in enumerate(inputs)}
-    noise = {v: g.placeholder(f"noise_{i}") for i, v in enumerate(noises)}
-    index = {v: i for i, v in enumerate(model.values)}
-    states: list[str] = []
-    prepared: list[str] = []
-    holders: dict[str, fx.Node] = {}
-    slots_of: dict[Value, tuple[list[str], list[str]]] = {}
-    if stepping:
-        like = torch.empty(0, device="meta")
-        for v in values:
-            if v.op is None:
-                continue
-            module = model.modules_of[v]
-            own = sorted(module.init_state(1, like)), _prepared_names(module)  # type: ignore[operator]
-            slots_of[v] = own
-            states += [f"{v.path}/{n}" for n in own[0]]
-            prepared += [f"{v.path}/{n}" for n in own[1]]
-        holders |= {n: g.placeholder(f"state_{i}") for i, n in enumerate(states)}
-        holders |= {f"!{n}": g.placeholder(f"prepared_{i}") for i, n in enumerate(prepared)}
-    new_state: dict[str, fx.Node] = {}
-    who: dict[str, Value] = {}
-    for v in values:
-        if v.is_input:
-            continue
-        if v.part is not None:
-            whole = v.operands[0]
-            assert isinstance(whole, Value) and whole.parts is not None
-            nodes[v] = g.call_function(operator.getitem, (nodes[whole], list(whole.parts).index(v.part)))
-            who[nodes[v].name] = v
-            continue
-        name = f"m{index[v]}"
-        module = model.modules_of[v]
-        optional = {d.name for d in v.op.parsed.operands if d.optional} if v.op else set()
-        plain: list[Any] = []
-        named: dict[str, Any] = {}
-        for o, slot in zip(v.operands, v.slots, strict=True):
-            given = o.value if isinstance(o, Constant) else nodes[o]
-            if slot in optional:
-                named[slot] = given
-            else:
-                plain.append(given)
-        if v in noise:
-            named["noise"] = noise[v]
-        if not stepping:
-            root.add_module(name, module)
-            nodes[v] = g.call_module(name, tuple(plain), named)
-        else:
-            own_states, own_prepared = slots_of[v]
-            if not own_states and not own_prepared:
-                root.add_module(name, module)
-                nodes[v] = g.call_module(name, tuple(plain), named)
-            else:
-                root.add_module(name, Stepper(module, len(plain), list(named), own_states, own_prepared))
-                flat = [*plain, *named.values()]
-                flat += [holders[f"{v.path}/{s}"] for s in own_states]
-                flat += [holders[f"!{v.path}/{p}"] for p in own_prepared]
-                both = g.call_module(name, tuple(flat))
-                who[both.name] = v
-                nodes[v] = g.call_function(operator.getitem, (both, 0))
-                for i, s in enumerate(own_states):
-                    new_state[f"{v.path}/{s}"] = g.call_function(operator.getitem, (both, i + 1))
-        who[nodes[v].name] = v
-    g.output(tuple(nodes[t] for t in targets) + tuple(new_state[s] for s in states))
-    g.lint()
-    return _Form(fx.GraphModule(root, g), inputs, noises, states, prepared, who)
-
-
-def _prepared_names(module: nn.Module) -> list[str]:
-    with torch.no_grad():
-        return sorted(module.prepare())  # type: ignore[operator]

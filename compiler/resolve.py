@@ -11,16 +11,14 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from graphspec.compiler.arithmetic import evaluate
+from graphspec.compiler.overrides import replaced, split, whole
 from graphspec.declare import show
 from graphspec.diagnostic import Findings, Fix, Related, SpecError, did_you_mean, fail
 from graphspec.document import Document, Entry, Node, Scalar, Sequence
 from graphspec.document import Mapping as Tree
 from graphspec.expression import Expr, TypeExpr, parse_expression, parse_type, read_names
 from graphspec.span import Source, Span
-from graphspec.yaml_scalars import OddNumber
-from graphspec.yaml_scalars import resolve as resolve_scalar
 
-MAX_PATH = 32  # parts of a dotted path
 SECTIONS = (
     "graphspec model library doc params inputs require use extends override add remove moved blocks shared cells "
     "graph causal losses metrics outputs eval entries sample data train"
@@ -133,13 +131,13 @@ def resolve(
     bare = []
     folder = None
     for text in overrides:
-        name, source = _split(text)
+        name, source = split(text)
         if name == "data":
             folder = source
         elif "." in name:
-            document = _replace_path(document, name, source)
+            document = replaced(document, name, source)
         elif name in RESERVED:
-            fail("GS0211", f"'{name}' is a section, not a param; a dotted path changes a part of it", _whole(source))
+            fail("GS0211", f"'{name}' is a section, not a param; a dotted path changes a part of it", whole(source))
         else:
             bare.append((name, source))
     root = document.root
@@ -173,14 +171,14 @@ def _text(node: Node) -> str:
 def _check_sections(root: Tree, allowed: set[str], findings: Findings) -> None:
     for entry in root.entries:
         key = entry.key
-        with _gathering(findings):
+        with gathering(findings):
             if key.text in NOT_BUILT:
                 fail("GS0190", f"section '{key.text}' is not built yet", key.span)
             if key.text not in allowed:
                 fail("GS0130", f"'{key.text}' is not a section{did_you_mean(key.text, allowed)}", key.span)
 
 
-class _gathering:
+class gathering:
     """Errors inside go to the findings and the run goes on."""
 
     def __init__(self, findings: Findings):
@@ -196,9 +194,6 @@ class _gathering:
         return False
 
 
-gathering = _gathering
-
-
 def _libraries(root: Tree, home: Home, library: Library, chain: tuple[str, ...], findings: Findings) -> None:
     node = root.get("use")
     if node is None:
@@ -206,7 +201,7 @@ def _libraries(root: Tree, home: Home, library: Library, chain: tuple[str, ...],
     if not isinstance(node, Sequence):
         fail("GS0133", "'use' is a list of libraries, as [std/core]", node.span)
     for item in node.items:
-        with _gathering(findings):
+        with gathering(findings):
             name = _text(item)
             if name in chain:
                 fail("GS0504", f"libraries use each other in a circle: {' -> '.join([*chain, name])}", item.span)
@@ -237,33 +232,33 @@ def _params(root: Tree, home: Home, overrides: Iterable[tuple[str, Source]], fin
             fail("GS0133", "'params' must be a mapping of names", node.span)
         for entry in node.entries:
             name = entry.key.text
-            with _gathering(findings):
+            with gathering(findings):
                 check_name(name, entry.key.span)
                 if isinstance(entry.value, Tree):
                     fail("GS0190", f"param '{name}': choose/from is not built yet", entry.value.span)
                 given[name] = (entry.value, _derived(entry.value))
                 home.param_spans[name] = entry.key.span
     values: dict[str, Any] = {}
-    order = dataflow_order({n: e for n, (_, e) in given.items() if e is not None}, set(given), "param")
+    order = dataflow_order({n: e for n, (_, e) in given.items() if e is not None}, "param")
     plain = [n for n in given if n not in order]
-    replaced = dict(overrides)
-    for name, source in replaced.items():
+    given_values = dict(overrides)
+    for name, source in given_values.items():
         if name not in given:
             known = list(given)
             fail(
                 "GS0210",
                 f"'{name}' is not a param of this spec{did_you_mean(name, known)}",
-                _whole(source),
+                whole(source),
                 notes=[f"its params: {', '.join(known) or 'none'}"],
             )
     for name in [*plain, *order]:
-        with _gathering(findings):
+        with gathering(findings):
             node_, expr = given[name]
             if expr is not None and any(n.name in given and n.name not in values for n in read_names(expr)):
                 continue  # what it is made of was reported
             value = evaluate(expr, values) if expr is not None else _literal(node_)
-            if name in replaced:
-                value = _override(name, value, replaced[name], values, home.param_spans[name])
+            if name in given_values:
+                value = _override(name, value, given_values[name], values, home.param_spans[name])
             values[name] = value
     home.params = values
 
@@ -286,7 +281,7 @@ def _literal(node: Node) -> Any:
 
 
 def _override(name: str, default: Any, source: Source, params: Mapping[str, Any], declared: Span) -> Any:
-    span = _whole(source)
+    span = whole(source)
     if isinstance(default, str):
         return span.text.strip().strip("\"'")
     value = evaluate(parse_expression(span), params)
@@ -315,7 +310,7 @@ def check_name(name: str, span: Span) -> None:
         fail("GS0214", f"'{name}' is reserved", span, fixes=[Fix(f"call it {name}_")])
 
 
-def dataflow_order(expressions: Mapping[str, Expr], known: set[str], what: str) -> list[str]:
+def dataflow_order(expressions: Mapping[str, Expr], what: str) -> list[str]:
     """Names so that each stands behind those its expression reads. A circle is an error that prints it."""
     needs = {n: [m.name for m in read_names(e) if m.name in expressions] for n, e in expressions.items()}
     order: list[str] = []
@@ -363,7 +358,7 @@ def _blocks(root: Tree, home: Home, findings: Findings) -> None:
     if not isinstance(node, Tree):
         fail("GS0133", "'blocks' must be a mapping of names", node.span)
     for entry in node.entries:
-        with _gathering(findings):
+        with gathering(findings):
             check_name(entry.key.text, entry.key.span)
             home.blocks[entry.key.text] = _block(entry, home)
 
@@ -486,57 +481,3 @@ def value_expression(node: Node) -> Expr:
     if node.plain and node.value is None:
         fail("GS0120", "an expression is missing here", node.span)
     return parse_expression(node.content)
-
-
-# ---- the command line ---------------------------------------------------------------------------------------------
-
-
-def _split(text: str) -> tuple[str, Source]:
-    name, equals, value = text.partition("=")
-    if not equals or not name:
-        fail("GS0215", f"'{text[:60]}' is not NAME=VALUE", _whole(Source("<command line>", text)))
-    return name.strip(), Source(f"<command line> {name.strip()}=", value)
-
-
-def _whole(source: Source) -> Span:
-    return Span(source, 0, len(source.text))
-
-
-def _replace_path(document: Document, path: str, source: Source) -> Document:
-    """The document with the entry at a dotted path replaced (or, in `train` and `data`, added)."""
-    keys = path.split(".")
-    present = [e.key.text for e in document.root.entries]
-    if keys[0] not in present and keys[0] not in ("train", "data", "sample"):
-        fail("GS0210", f"there is no '{keys[0]}' to change{did_you_mean(keys[0], present)}", _whole(source))
-    span = _whole(source)
-    try:
-        new = Scalar(source.text, span, resolve_scalar(source.text), True, span)
-    except OddNumber as odd:
-        fail(odd.code, odd.message, span, fixes=[Fix(f"write {w}") for w in odd.write])
-    if len(keys) > MAX_PATH:
-        fail("GS0215", f"the path has {len(keys)} parts; the limit is {MAX_PATH}", span)
-    free = keys[0] in ("train", "data", "sample")  # their own checks know what may be added
-
-    def walk(node: Node | None, rest: list[str], at: Span) -> Node:
-        if not rest:
-            return new
-        key = rest[0]
-        if node is not None and not isinstance(node, Tree):
-            fail("GS0210", f"'{path}' leads nowhere: what '{key}' would be a part of is not a mapping", span)
-        tree = node if node is not None else Tree((), at)
-        if not free and tree.get(key) is None:
-            known = [e.key.text for e in tree.entries]
-            fail("GS0210", f"'{path}' leads nowhere: there is no '{key}'{did_you_mean(key, known)}", span)
-        entries = list(tree.entries)
-        for i, e in enumerate(entries):
-            if e.key.text == key:
-                entries[i] = Entry(e.key, walk(e.value, rest[1:], e.value.span))
-                break
-        else:
-            name = Scalar(key, _whole(source), key, True, _whole(source))
-            entries.append(Entry(name, walk(None, rest[1:], _whole(source))))
-        return Tree(tuple(entries), tree.span)
-
-    root = walk(document.root, keys, document.root.span)
-    assert isinstance(root, Tree)
-    return Document(document.source, root)

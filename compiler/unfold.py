@@ -41,7 +41,7 @@ class Unfolding(Calls):
             return self._copies(stage, first, site)
         if isinstance(stage, OpStage):
             slot = stage.op.parsed.operands[0]
-            given = self._operand(first, site.span)
+            given = self.operand(first, site.span)
             rest = stage.inputs.get(slot.name, ())
             inputs = {**stage.inputs, slot.name: (given, *rest) if slot.variadic else given}
             sites = {**stage.sites, slot.name: (site, *stage.sites.get(slot.name, ())) if slot.variadic else site}
@@ -105,7 +105,7 @@ class Unfolding(Calls):
                 for fact in block.require:
                     self._check_fact(block, fact, scope)
                 graph = dict(block.graph)
-                for name in dataflow_order(graph, set(graph), "value"):
+                for name in dataflow_order(graph, "value"):
                     with self.entered(name):
                         scope.names[name] = self.value(graph[name], scope)
                 if isinstance(block.out, tuple):

@@ -1,0 +1,171 @@
+"""The graph as torch.fx modules: nodes in dataflow order over modules that someone else owns.
+
+No text of a spec ever becomes a name in fx (fx writes names into Python source unescaped): attributes are generated
+(`m12`, `in_0`), and the Form remembers which value each node is.
+"""
+
+from __future__ import annotations
+
+import operator
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import torch
+from torch import fx, nn
+
+from graphspec.diagnostic import Diagnostic, Related, SpecError
+from graphspec.graph import Constant, Graph, Value
+
+
+class Stepper(nn.Module):
+    """`module.step` with its state as flat tensors, which is all that fx sees."""
+
+    def __init__(
+        self, module: nn.Module, inputs: int, slots: Sequence[str], states: Sequence[str], prepared: Sequence[str]
+    ):
+        super().__init__()
+        self.module = module
+        self.inputs, self.slots, self.states, self.prepared = inputs, tuple(slots), tuple(states), tuple(prepared)
+
+    def forward(self, *flat: Any) -> tuple[Any, ...]:
+        at = self.inputs
+        named = dict(zip(self.slots, flat[at:], strict=False))
+        at += len(self.slots)
+        state = dict(zip(self.states, flat[at:], strict=False))
+        at += len(self.states)
+        prepared = dict(zip(self.prepared, flat[at:], strict=True))
+        step: Any = self.module.step
+        y, new = step(*flat[: self.inputs], state=state, prepared=prepared, **named)
+        return (y, *(new[s] for s in self.states))
+
+
+class Form:
+    """An fx module with the order of its operands, and which value each node is."""
+
+    def __init__(
+        self,
+        module: fx.GraphModule,
+        inputs: list[Value],
+        noises: list[Value],
+        states: list[str],
+        prepared: list[str],
+        who: dict[str, Value],
+    ):
+        self.module, self.inputs, self.noises = module, inputs, noises
+        self.states, self.prepared, self.who = states, prepared, who
+
+    def run(self, flat: list[Any]) -> tuple[Any, ...]:
+        try:
+            return self.module(*flat)
+        except (RuntimeError, ValueError, IndexError, TypeError) as error:
+            raise self._explained(error, flat) from error
+
+    def _explained(self, error: Exception, flat: list[Any]) -> Exception:
+        """The failure again, told with the spec's line and value."""
+        tracer = _Blame(self.module)
+        try:
+            tracer.run(*flat)
+        except Exception:
+            pass
+        value = self.who.get(tracer.at)
+        if value is None:
+            return error
+        shapes = [f"{o.path}: {o.type}" for o in value.values()]
+        first = str(error).splitlines()[0][:200] if str(error) else type(error).__name__
+        related = tuple(Related("called here", s) for s in value.trail[-2:])
+        return SpecError(
+            Diagnostic(
+                "GS0901", f"{value.path} failed while it ran: {first}", value.span, related=related, notes=tuple(shapes)
+            )
+        )
+
+
+class _Blame(fx.Interpreter):
+    """Runs node by node and remembers where it stands."""
+
+    at = ""
+
+    def run_node(self, n: fx.Node) -> Any:
+        self.at = n.name
+        return super().run_node(n)
+
+
+def emit(
+    graph: Graph, values_of: Sequence[Value], modules: Mapping[Value, nn.Module], targets: list[Value], stepping: bool
+) -> Form:
+    """The targets as one fx module: whole sequences, or (`stepping`) blocks with state and prepared tensors."""
+    values = graph.needed_for(targets)
+    g = fx.Graph()
+    root = nn.Module()
+    inputs = [v for v in values if v.is_input]
+    noises = [v for v in values if v.noise is not None]
+    nodes: dict[Value, fx.Node] = {v: g.placeholder(f"in_{i}") for i, v in enumerate(inputs)}
+    noise = {v: g.placeholder(f"noise_{i}") for i, v in enumerate(noises)}
+    index = {v: i for i, v in enumerate(values_of)}
+    states: list[str] = []
+    prepared: list[str] = []
+    holders: dict[str, fx.Node] = {}
+    slots_of: dict[Value, tuple[list[str], list[str]]] = {}
+    if stepping:
+        like = torch.empty(0, device="meta")
+        for v in values:
+            if v.op is None:
+                continue
+            module = modules[v]
+            own = sorted(module.init_state(1, like)), _prepared_names(module)  # type: ignore[operator]
+            slots_of[v] = own
+            states += [f"{v.path}/{n}" for n in own[0]]
+            prepared += [f"{v.path}/{n}" for n in own[1]]
+        holders |= {n: g.placeholder(f"state_{i}") for i, n in enumerate(states)}
+        holders |= {f"!{n}": g.placeholder(f"prepared_{i}") for i, n in enumerate(prepared)}
+    new_state: dict[str, fx.Node] = {}
+    who: dict[str, Value] = {}
+    for v in values:
+        if v.is_input:
+            continue
+        if v.part is not None:
+            whole = v.operands[0]
+            assert isinstance(whole, Value) and whole.parts is not None
+            nodes[v] = g.call_function(operator.getitem, (nodes[whole], list(whole.parts).index(v.part)))
+            who[nodes[v].name] = v
+            continue
+        name = f"m{index[v]}"
+        module = modules[v]
+        optional = {d.name for d in v.op.parsed.operands if d.optional} if v.op else set()
+        plain: list[Any] = []
+        named: dict[str, Any] = {}
+        for o, slot in zip(v.operands, v.slots, strict=True):
+            given = o.value if isinstance(o, Constant) else nodes[o]
+            if slot in optional:
+                named[slot] = given
+            else:
+                plain.append(given)
+        if v in noise:
+            named["noise"] = noise[v]
+        if not stepping:
+            root.add_module(name, module)
+            nodes[v] = g.call_module(name, tuple(plain), named)
+        else:
+            own_states, own_prepared = slots_of[v]
+            if not own_states and not own_prepared:
+                root.add_module(name, module)
+                nodes[v] = g.call_module(name, tuple(plain), named)
+            else:
+                root.add_module(name, Stepper(module, len(plain), list(named), own_states, own_prepared))
+                flat = [*plain, *named.values()]
+                flat += [holders[f"{v.path}/{s}"] for s in own_states]
+                flat += [holders[f"!{v.path}/{p}"] for p in own_prepared]
+                both = g.call_module(name, tuple(flat))
+                who[both.name] = v
+                nodes[v] = g.call_function(operator.getitem, (both, 0))
+                for i, s in enumerate(own_states):
+                    new_state[f"{v.path}/{s}"] = g.call_function(operator.getitem, (both, i + 1))
+        who[nodes[v].name] = v
+    g.output(tuple(nodes[t] for t in targets) + tuple(new_state[s] for s in states))
+    g.lint()
+    return Form(fx.GraphModule(root, g), inputs, noises, states, prepared, who)
+
+
+def _prepared_names(module: nn.Module) -> list[str]:
+    with torch.no_grad():
+        return sorted(module.prepare())  # type: ignore[operator]
