@@ -102,7 +102,10 @@ class Calls:
         results, bound_names = self.inference.results(op, given, params, span)
         noise = self.inference.noise(op, bound_names, span)
         type_ = results[0][1]
-        windows = tuple(self._window(op, slot, o, type_, params) for slot, o in zip(slots, operands, strict=True))
+        sizes = {n: v for n, v in bound_names.values.items() if isinstance(v, int)}
+        windows = tuple(
+            self._window(op, slot, o, type_, {**sizes, **params}) for slot, o in zip(slots, operands, strict=True)
+        )
         before = None
         if op.rearranges:
             befores = {v.before for v in values}

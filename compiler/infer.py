@@ -552,7 +552,10 @@ _BEHAVIOURS: dict[str, Callable[..., time.Window]] = {
 
 
 def window_of(op: Declaration, operand: str, params: Mapping[str, Any]) -> time.Window:
-    """What element k of the op's result reads of this operand. Undeclared: all of it."""
+    """What element k of the op's result reads of this operand. Undeclared: all of it.
+
+    params: the op's parameters, and what else its signature bound (sizes).
+    """
     rule = op.window_of(operand)
     if not rule:
         return time.everything()

@@ -56,7 +56,7 @@ class Model(nn.Module):
         out: dict[str, set[str]] = {}
         for v, module in self.modules_of.items():
             for leaf, _ in module.named_parameters():
-                tag = (v.op.tags or {}).get(leaf) if v.op else None
+                tag = (v.op.weights or {}).get(leaf) if v.op else None
                 out[f"{v.path}.{leaf}"] = {v.path.split(".")[0], *([tag] if tag else [])}
         return out
 

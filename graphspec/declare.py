@@ -63,7 +63,7 @@ class Declaration:
     build: Callable[..., Any]
     signature: str = ""
     time: str | Mapping[str, str] = ""
-    tags: Mapping[str, str] | None = None  # weight name -> tag of optimizer groups
+    weights: Mapping[str, str] | None = None  # every weight it may have -> its tag of optimizer groups, or ""
     example: str = ""
     spelled: str = ""  # the notation that means this op: "a + b", "x[t-k]"
     number: Callable[..., Any] | None = None  # the same on compile-time numbers
@@ -73,6 +73,9 @@ class Declaration:
     rearranges: bool = False  # elements are moved, not changed: `before` of integers travels through
     parts: str = ""  # extra named parameters of this kind, one result each (split)
     where: str = ""  # file of the declaration
+    precision: str = ""  # "f32": computed in float32 under autocast, whatever its operands are
+    grows: bool = False  # its streaming state gets longer as time goes by (attention to the whole past)
+    of: str = ""  # a face: another function of an instance of that op, over the same weights
     role: str = ""  # of a setting: source, optimizer, run
 
     @property
@@ -137,7 +140,7 @@ def op(
     signature: str,
     *,
     time: str | Mapping[str, str] = "",
-    tags: Mapping[str, str] | None = None,
+    weights: Mapping[str, str] | None = None,
     example: str = "",
     spelled: str = "",
     number: Callable[..., Any] | None = None,
@@ -146,6 +149,9 @@ def op(
     training_noise: bool = False,
     rearranges: bool = False,
     parts: str = "",
+    precision: str = "",
+    grows: bool = False,
+    of: str = "",
     name: str = "",
 ) -> Callable[[Callable[..., Any]], Declaration]:
     """Declare an op; see the module's docstring."""
@@ -158,7 +164,7 @@ def op(
             build=build,
             signature=signature,
             time=time,
-            tags=tags,
+            weights=weights,
             example=example,
             spelled=spelled,
             number=number,
@@ -167,6 +173,9 @@ def op(
             training_noise=training_noise,
             rearranges=rearranges,
             parts=parts,
+            precision=precision,
+            grows=grows,
+            of=of,
             where=build.__module__,
         )
 

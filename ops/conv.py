@@ -6,7 +6,7 @@ from graphspec.declare import op
 @op(
     "x: float[T, c] @ r -> float[T, units] @ r where units >= 1, k >= 1, dilation >= 1",
     time="window(past=(k-1)*dilation)",
-    tags={"bias": "bias"},
+    weights={"weight": "", "bias": "bias"},
     example="x |> conv(64, k=5)",
 )
 def conv(x, *, units: int, k: int = 3, dilation: int = 1, bias: bool = True):

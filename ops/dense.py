@@ -6,7 +6,7 @@ from graphspec.declare import op
 @op(
     "x: float[..., c] @ r -> float[..., units] @ r where units >= 1",
     time="pointwise()",
-    tags={"bias": "bias"},
+    weights={"weight": "", "bias": "bias"},
     example="x |> linear(64)",
 )
 def linear(x, *, units: int, bias: bool = True):
@@ -23,6 +23,7 @@ def linear(x, *, units: int, bias: bool = True):
 @op(
     "x: int(n)[..., c] @ r -> float[..., c*width] @ r where width >= 1",
     time="pointwise()",
+    weights={"weight": ""},
     example="x |> embed(64)",
 )
 def embed(x, *, width: int):

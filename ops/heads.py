@@ -31,7 +31,7 @@ CATEGORICAL = MeaningDeclaration(
 @op(
     "x: float[..., c] @ r -> categorical(classes)[..., channels] @ r where classes >= 1, channels >= 1",
     time="pointwise()",
-    tags={"bias": "bias"},
+    weights={"weight": "", "bias": "bias"},
     example="x |> categorical(256)",
 )
 def categorical(x, *, classes: int, channels: int = 1):

@@ -6,7 +6,7 @@ from graphspec.declare import op
 @op(
     "x: float[..., c] @ r -> float[..., c] @ r where eps > 0",
     time="pointwise()",
-    tags={"weight": "norm", "bias": "bias"},
+    weights={"weight": "norm", "bias": "bias"},
     example="x |> layer_norm",
 )
 def layer_norm(x, *, eps: float = 1e-5, affine: bool = True):
@@ -23,7 +23,7 @@ def layer_norm(x, *, eps: float = 1e-5, affine: bool = True):
 @op(
     "x: float[..., c] @ r -> float[..., c] @ r where eps > 0",
     time="pointwise()",
-    tags={"weight": "norm"},
+    weights={"weight": "norm"},
     example="x |> rms_norm",
 )
 def rms_norm(x, *, eps: float = 1e-5):

@@ -140,12 +140,13 @@ def verify_declaration(op: Declaration, checked: Checked) -> None:
     assert mine, f"docs: the example of {op.name} does not use it"
     for v in mine:
         leaves = {n for n, _ in model.modules_of[v].named_parameters()}
-        tags = dict(op.tags or {})
-        assert set(tags) <= leaves, f"tags: {op.name} tags {sorted(set(tags) - leaves)}, which are no weights"
-        for leaf in leaves:
+        tags = dict(op.weights or {})
+        assert leaves <= set(tags), f"weights: {op.name} does not declare {sorted(leaves - set(tags))}"
+        for leaf in tags:
             assert f"`{leaf}`" in op.doc, f"docs: weight {leaf} of {op.name} is not described"
+        for leaf in leaves:
             told = model.tags()[f"{v.path}.{leaf}"]
-            assert told == {v.path.split(".")[0], *([tags[leaf]] if leaf in tags else [])}, (
+            assert told == {v.path.split(".")[0], *([tags[leaf]] if tags[leaf] else [])}, (
                 f"tags: {v.path}.{leaf}: {told}"
             )
             assert leaf != "bias" or tags.get(leaf) == "bias", f"tags: {op.name}'s bias is not tagged so"
@@ -374,7 +375,7 @@ def toy_graph(module: type[nn.Module], signature: str, time: str, **more: Any) -
 
 
 def test_the_sound_toy_keeps_the_contract() -> None:
-    toy, checked = toy_graph(Taps, SAME, "window(past=2)", tags={"w": "filter"})
+    toy, checked = toy_graph(Taps, SAME, "window(past=2)", weights={"w": "filter"})
     verify_contract(checked)
     verify_declaration(toy, checked)
 
@@ -388,7 +389,7 @@ def test_planted_fault_is_caught(fault: str) -> None:
 
 
 def test_a_wrong_tag_and_a_missing_description_are_caught() -> None:
-    with pytest.raises(AssertionError, match="tags: toy tags .'bias'., which are no weights"):
-        verify_declaration(*toy_graph(Taps, SAME, "window(past=2)", tags={"bias": "bias"}))
     with pytest.raises(AssertionError, match="docs: weight bias of toy is not described"):
-        verify_declaration(*toy_graph(LeavesAWeight, SAME, "window(past=2)"))
+        verify_declaration(*toy_graph(Taps, SAME, "window(past=2)", weights={"w": "", "bias": "bias"}))
+    with pytest.raises(AssertionError, match="weights: toy does not declare .'bias'."):
+        verify_declaration(*toy_graph(LeavesAWeight, SAME, "window(past=2)", weights={"w": ""}))
