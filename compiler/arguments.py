@@ -6,10 +6,10 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from graphspec.compiler.arithmetic import describe, is_number
-from graphspec.declare import Declaration, Parameter
+from graphspec.declare import INITS, Declaration, Init, Parameter
 from graphspec.diagnostic import did_you_mean, fail
 from graphspec.dims import Dim
-from graphspec.expression import Argument, Call, Comprehension, Expr, Known, Name, Pipe
+from graphspec.expression import Argument, Call, Comprehension, Expr, Known, Name, Pipe, Text
 from graphspec.graph import Site, Value
 from graphspec.span import Span
 
@@ -27,7 +27,9 @@ def bind(
     """(inputs, parameters, where the inputs stand) of an op call; in stage position the first input is missing."""
     declared = op.parsed.operands
     piped_away = piped and not declared[0].variadic  # a variadic takes more behind the piped one
+    by_name = {a.name for a in arguments if isinstance(a, Argument) and a.name}
     open_inputs = [d for d in declared if not d.optional][1 if piped_away else 0 :]
+    open_inputs = [d for d in open_inputs if d.name not in by_name]  # positional ones fill the others
     inputs: dict[str, Any] = {}
     sites: dict[str, Any] = {}  # a Site, or one an operand of a variadic
     params: dict[str, Any] = {}
@@ -47,6 +49,9 @@ def bind(
             made = tuple(elaborator.operand(v, a.span) for v in items)
             inputs[name] = (*inputs.get(name, ()), *made)
             sites[name] = (*sites.get(name, ()), *(Site(a.span, False) for _ in made))
+        elif a.name is None and isinstance(a.value, Text) and open_params and open_params[0].kind == "text":
+            p = open_params.pop(0)  # a pattern stands before what it is about: einsum("en,n->e", h, c)
+            params[p.name] = parameter(elaborator, op.name, p, a.value, scope)
         elif a.name is None and open_inputs:
             first = open_inputs[0]
             if first.variadic:
@@ -69,15 +74,18 @@ def bind(
                     fail("GS0203", f"parameter '{a.name}' of {op.name} is given twice", a.span)
                 open_params = [p for p in open_params if p.name != a.name]
                 params[a.name] = parameter(elaborator, op.name, found, a.value, scope)
+            elif op.weights and a.name == "init":
+                params["init"] = _init(elaborator, op.name, a.value, scope)
+            elif op.weights and a.name == "freeze":
+                params["freeze"] = parameter(elaborator, op.name, Parameter("freeze", "bool"), a.value, scope)
             elif any(d.name == a.name for d in declared):
                 if a.name in inputs:
                     fail("GS0203", f"input '{a.name}' of {op.name} is given twice", a.span)
                 if elaborator.value(a.value, scope) is None:
                     continue  # `none` may be given to an optional input
-                open_inputs = [d for d in open_inputs if d.name != a.name]
                 give(a.name, a.value)
-            elif op.parts:
-                width = parameter(elaborator, op.name, Parameter(a.name, op.parts), a.value, scope)
+            elif op.parts or op.sizes:
+                width = parameter(elaborator, op.name, Parameter(a.name, op.parts or op.sizes), a.value, scope)
                 if width < 1:
                     fail("GS0223", f"{op.name}: a part is 1 wide or more, not {width}", a.span)
                 params[a.name] = width
@@ -92,7 +100,8 @@ def bind(
     empty = [d.name for d in declared if d.variadic and not piped and inputs.get(d.name) == ()]
     if empty:
         fail("GS0203", f"{op.name} needs at least one '{empty[0]}'; the list is empty", span)
-    missing = [d.name for d in open_inputs if not (d.variadic and (piped or d.name in inputs))]
+    given_none = [d for d in declared if d.name in by_name and d.name not in inputs and not d.optional]
+    missing = [d.name for d in (*open_inputs, *given_none) if not (d.variadic and (piped or d.name in inputs))]
     if missing:
         fail("GS0203", f"{op.name} needs its input '{missing[0]}'", span, notes=[f"its inputs: {op.signature}"])
     for p in op.parameters:
@@ -105,6 +114,8 @@ def bind(
 
 def parameter(elaborator: Elaborator, who: str, p: Parameter, expr: Expr, scope: Scope) -> Any:
     """One compile-time argument, checked against its declared kind."""
+    if p.kind == "init":
+        return _init(elaborator, who, expr, scope)
     if p.kind == "enum":
         if isinstance(expr, Name) and expr.name in p.choices:
             if expr.name in scope.names or expr.name in scope.home.params:
@@ -118,6 +129,22 @@ def parameter(elaborator: Elaborator, who: str, p: Parameter, expr: Expr, scope:
                 expr.span,
             )
     return fitting(who, p, elaborator.value(expr, scope), expr.span)
+
+
+def _init(elaborator: Elaborator, who: str, expr: Expr, scope: Scope) -> Init:
+    """`zeros`, `normal(0.02)`, or a number that the weight begins with."""
+    called = expr.function if isinstance(expr, Call) else expr
+    if isinstance(called, Name) and called.name in INITS and called.name not in scope.names:
+        given = [elaborator.value(a.value, scope) for a in expr.arguments] if isinstance(expr, Call) else []
+        defaults = INITS[called.name]
+        if len(given) > len(defaults) or not all(is_number(v) for v in given):
+            fail("GS0223", f"{who}: {called.name} takes {len(defaults)} numbers", expr.span)
+        return Init(called.name, tuple(float(v) for v in (*given, *defaults[len(given) :])))
+    value = elaborator.value(expr, scope)
+    if not is_number(value):
+        known = ", ".join(INITS)
+        fail("GS0223", f"{who}: init is a number or one of {known}, not {describe(value)}", expr.span)
+    return Init("constant", (float(value),))
 
 
 def fitting(who: str, p: Parameter, value: Any, span: Span) -> Any:
@@ -152,7 +179,8 @@ def bind_block(
     elaborator: Elaborator, block: Block, call: Call, scope: Scope, *, piped: bool
 ) -> tuple[dict[str, Any], dict[str, Any]]:
     """(inputs, params) of a block call."""
-    open_inputs = [i for i in block.inputs if not i.optional][1 if piped else 0 :]
+    named = {a.name for a in call.arguments if isinstance(a, Argument) and a.name}
+    open_inputs = [i for i in block.inputs if not i.optional and i.name not in named][1 if piped else 0 :]
     inputs: dict[str, Any] = {}
     params: dict[str, Any] = {}
     by_name = {p.name: p for p in block.params}
@@ -171,10 +199,9 @@ def bind_block(
         if name in by_name:
             if name in params:
                 fail("GS0203", f"'{name}' of '{block.name}' is given twice", a.span)
-            open_params.remove(name)
+            open_params = [p for p in open_params if p != name]
             params[name] = _block_param(elaborator, block, name, a.value, scope)
         elif any(i.name == name for i in block.inputs):
-            open_inputs = [i for i in open_inputs if i.name != name]
             inputs[name] = elaborator.value(a.value, scope)
         else:
             known = [*by_name, *(i.name for i in block.inputs)]

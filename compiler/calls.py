@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import replace
 from typing import Any
 
 from graphspec.compiler.arithmetic import describe, is_number
 from graphspec.compiler.infer import NUMBER_INT, Given, Inference, window_of
+from graphspec.compiler.stages import BlockStage, Instance, OpStage
 from graphspec.declare import Declaration
 from graphspec.diagnostic import Fix, Related, fail
 from graphspec.dims import Dim
@@ -19,10 +21,43 @@ from graphspec.types import FLOAT, Type
 MAX_VALUES = 20_000
 
 
+class Owner:
+    """Names the weights of one use of an instance: the same names at every use."""
+
+    def __init__(self, instance: Instance):
+        self.instance = instance
+        self._path = [instance.path]
+        self._used: dict[tuple[str, ...], dict[str, int]] = {}
+        self._direct = isinstance(instance.stage, (OpStage, BlockStage))  # then its name stands for the op or block
+
+    def enter(self, name: str) -> None:
+        self._path.append("" if self._direct and len(self._path) == 1 else self._numbered(name))
+
+    def leave(self) -> None:
+        self._path.pop()
+
+    def claim(self, op: Declaration, sizes: Mapping[str, Any]) -> str:
+        """Where the weights of this op are named."""
+        if op.of:
+            return self.instance.path
+        if self._direct and isinstance(self.instance.stage, OpStage):
+            self.instance.sizes.update(sizes)
+            return self.instance.path
+        return ".".join(p for p in (*self._path, self._numbered(op.name)) if p)
+
+    def _numbered(self, name: str) -> str:
+        used = self._used.setdefault(tuple(self._path), {})
+        used[name] = used.get(name, 0) + 1
+        return name if used[name] == 1 else f"{name}_{used[name]}"
+
+
 class Calls:
     """Makes values, in dataflow order. `values` grows; nothing else is kept between calls."""
 
     _trail: tuple[Span, ...] = ()  # calls of blocks that we are in
+    _owner: Owner | None = None  # the instance that we are in
+    _frozen = False
+    _precision = ""
 
     def __init__(self, inference: Inference):
         self.inference = inference
@@ -30,15 +65,42 @@ class Calls:
         self.values: list[Value] = []
         self._path: list[str] = []
         self._used: dict[tuple[str, ...], dict[str, int]] = {}
+        self.pads: dict[str, int | float] = {}  # inputs with `pad:`
+        self._instances: dict[str, tuple[Value, Any]] = {}
 
     @contextmanager
     def entered(self, name: str) -> Iterator[None]:
         """Names made inside start with this one; a second use in one scope is `_2`."""
         self._path.append(self.claim(name))
+        owner = self._owner
+        if owner is not None:
+            owner.enter(name)
         try:
             yield
         finally:
             self._path.pop()
+            if owner is not None:
+                owner.leave()
+
+    @contextmanager
+    def owned(self, instance: Instance) -> Iterator[None]:
+        """Weights of the values made inside are the instance's."""
+        outside = self._owner
+        self._owner = Owner(instance)
+        try:
+            yield
+        finally:
+            self._owner = outside
+
+    @contextmanager
+    def treated(self, frozen: bool, precision: str) -> Iterator[None]:
+        """Values made inside keep their weights as drawn (`freeze`), or compute in float32 (`dtype: f32`)."""
+        outside = self._frozen, self._precision
+        self._frozen, self._precision = frozen or self._frozen, precision or self._precision
+        try:
+            yield
+        finally:
+            self._frozen, self._precision = outside
 
     @contextmanager
     def called_from(self, span: Span) -> Iterator[int]:
@@ -93,16 +155,27 @@ class Calls:
             slots += [declared.name] * len(each)
             places += where
         values = [o for o in operands if isinstance(o, Value)]
+        face = self._owner.instance if op.of and self._owner else None
         params = dict(params)
+        # Keywords that any op with weights takes; those it declares itself are its own.
+        init = params.pop("init") if "init" in params and op.parameter("init") is None else None
+        frozen = params.pop("freeze") if "freeze" in params and op.parameter("freeze") is None else False
         delays = op.spelled == "x[t-k]"
         if delays:
             if params["k"] == 0:
                 return values[0]
             params["before"] = self._before(values[0], params, span)
-        results, bound_names = self.inference.results(op, given, params, span)
+        known = {**face.sizes, **params} if face else params  # a face knows the sizes of its instance
+        results, bound_names = self.inference.results(op, given, known, span)
+        if delays and params["before"] is not None:
+            results = [(n, _widened(t, params["before"])) for n, t in results]
+        owner = "" if self._owner is None else self._owner.claim(op, bound_names.values)
         noise = self.inference.noise(op, bound_names, span)
         type_ = results[0][1]
         sizes = {n: v for n, v in bound_names.values.items() if isinstance(v, int)}
+        for d in op.parsed.operands:
+            if d.optional:  # a rule may ask whether it is given: `pointwise() if context != none else recurrent()`
+                sizes[d.name] = "given" if inputs.get(d.name) is not None else None
         windows = tuple(
             self._window(op, slot, o, type_, {**sizes, **params}) for slot, o in zip(slots, operands, strict=True)
         )
@@ -126,8 +199,14 @@ class Calls:
                 before=before,
                 parts={str(n): t for n, t in results} if several else None,
                 trail=self._trail,
+                owner=owner,
+                frozen=self._frozen or frozen,
+                init=init,
+                precision=self._precision,
             )
         )
+        if owner:
+            self._agree(made)
         if not several:
             return made
         step = pointwise() if type_.timed else everything()
@@ -148,6 +227,22 @@ class Calls:
             )
             for n, t in results
         }
+
+    def _agree(self, value: Value) -> None:
+        """All uses of an instance's op have operands of one shape after time, or its weights would not fit."""
+        if value.op is None or value.op.of or not value.op.weights:
+            return
+        shape = [(o.type.dtype, o.type.after_time) for o in value.values()]
+        first, there = self._instances.setdefault(value.owner, (value, shape))
+        if there != shape or first.arguments != value.arguments:
+            made_of = ", ".join(str(o.type) for o in first.values())
+            fail(
+                "GS0517",
+                f"'{value.owner}' is one set of weights, made for {made_of}, but here it gets "
+                f"{', '.join(str(o.type) for o in value.values())}",
+                value.span,
+                related=[Related("first used here", first.span)],
+            )
 
     def _window(
         self, op: Declaration, slot: str, operand: Value | Constant, result: Type, params: Mapping[str, Any]
@@ -181,6 +276,14 @@ class Calls:
             fail("GS0804", f"the spec unfolds to more than {MAX_VALUES} values", value.span)
         self.values.append(value)
         return value
+
+
+def _widened(type_: Type, before: int | float) -> Type:
+    """A delay's `before` may be one more class: K of int(K), as a class of its own for "not yet"."""
+    classes = type_.dtype.classes
+    if type_.dtype.kind != "int" or not classes or before < classes:
+        return type_
+    return replace(type_, dtype=replace(type_.dtype, classes=int(before) + 1))
 
 
 def _given(operand: Value | Constant, site: Site) -> Given:

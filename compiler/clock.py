@@ -72,21 +72,23 @@ def time_table(graph: Graph) -> TimeTable:
 
 
 def prove(graph: Graph, table: TimeTable, findings: Findings) -> None:
-    """Check every `causal:` assertion, and that what is fed is strictly causal in what it replaces."""
+    """Check every `causal:` assertion, and in each entry that what is fed is strictly causal in what it replaces."""
     for a in graph.assertions:
         for source in a.sources:
             if _broken(graph, table, a, source):
                 reach = _table(graph, table, source)[a.value]
                 assert reach is not None
                 findings.add(_violation(graph, table, a, source, reach))
-    told = {id(s) for a in graph.assertions for s in a.sources if _broken(graph, table, a, s)}
-    for f in graph.feeds:
-        for g in graph.feeds:
-            if id(g.source) in told:
-                continue  # the same leak, told already
-            reach = table.of[g.source.path].get(f.drawn)
-            if reach is not None and excess(reach, "strict") > 0:
-                findings.add(_leak(graph, table, f, g, reach))
+    told = {s.path for a in graph.assertions for s in a.sources if _broken(graph, table, a, s)}
+    for entry in graph.entries.values():
+        own = time_table(entry) if entry.feeds else None
+        for f in entry.feeds:
+            for g in entry.feeds:
+                if own is None or g.source.path in told:
+                    continue  # the same leak, told already
+                reach = own.of[g.source.path].get(f.drawn)
+                if reach is not None and excess(reach, "strict") > 0:
+                    findings.add(_leak(entry, own, f, g, reach))
 
 
 def _broken(graph: Graph, table: TimeTable, a: Assertion, source: Value) -> bool:

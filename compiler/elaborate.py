@@ -6,7 +6,8 @@ which is why this file is longer than most. Arguments are arguments.py, op calls
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Set
+from dataclasses import replace
 from typing import Any
 
 from graphspec.compiler import arithmetic
@@ -14,8 +15,20 @@ from graphspec.compiler.arguments import bind, bind_block
 from graphspec.compiler.arithmetic import FUNCTIONS, bindings, describe, is_compile_time
 from graphspec.compiler.calls import MAX_VALUES
 from graphspec.compiler.resolve import Block
-from graphspec.compiler.stages import POISON, BlockStage, Chain, OpStage, PoisonedError, Repeat, Scope, Stage
+from graphspec.compiler.stages import (
+    POISON,
+    BlockStage,
+    Chain,
+    FaceStage,
+    Instance,
+    OpStage,
+    PoisonedError,
+    Repeat,
+    Scope,
+    Stage,
+)
 from graphspec.compiler.unfold import Unfolding
+from graphspec.declare import Declaration
 from graphspec.diagnostic import Fix, Related, did_you_mean, fail
 from graphspec.expression import (
     Argument,
@@ -41,12 +54,17 @@ from graphspec.expression import (
     names,
 )
 from graphspec.graph import Constant, Site, Value
+from graphspec.span import Span
+from graphspec.types import FLOAT, Type
 
 MAX_DELAY = 1 << 24  # ticks
 
 
 class Elaborator(Unfolding):
     """Evaluates expressions; run-time values are made on the way."""
+
+    steps: Value | None = None
+    told: Set[Span | None] = frozenset()  # calls of unknown names, reported before
 
     # ---- value position ---------------------------------------------------------------------------------------
 
@@ -71,9 +89,22 @@ class Elaborator(Unfolding):
             return found
         if expr.name in scope.home.params:
             return scope.home.params[expr.name]
+        if expr.name in scope.home.shared:
+            return scope.home.shared[expr.name]
+        if expr.name == "step":
+            return self.update_count(expr.span)
         self._unknown(expr, scope)
 
+    def update_count(self, span: Span) -> Value:
+        """`step`, the count of optimizer updates: an input that the runtime fills."""
+        if self.steps is None:
+            self.steps = Value(path="step", type=Type(FLOAT), span=span)
+            self.values.insert(0, self.steps)
+        return self.steps
+
     def _unknown(self, expr: Name, scope: Scope) -> Any:
+        if expr.name in scope.home.choices:
+            fail("GS0204", f"'{expr.name}' is a stage; pipe into it, x |> {expr.name}", expr.span)
         if expr.name in self.catalogue.ops or scope.home.block(expr.name, expr.span):
             fail(
                 "GS0204",
@@ -87,6 +118,11 @@ class Elaborator(Unfolding):
 
     def _attribute(self, expr: Attribute, scope: Scope) -> Any:
         of = self.value(expr.of, scope)
+        if isinstance(of, Instance):
+            op = self._face(of, expr)
+            if op.parsed.operands:
+                fail("GS0204", f"'{expr.span.text}' is a function; call it or pipe into it", expr.span)
+            return self._apply_face(FaceStage(of, op, {}, self._defaults(op, expr.span), expr.span, {}))
         if isinstance(of, dict):
             if expr.name not in of:
                 fail(
@@ -96,6 +132,8 @@ class Elaborator(Unfolding):
                     notes=[f"its fields: {', '.join(of)}"],
                 )
             return of[expr.name]
+        if isinstance(of, Value) and expr.name == "valid" and of.path in self.pads:
+            return self._operator("a != b", expr, [(of, expr), (self.pads[of.path], expr)])
         if isinstance(of, Value) and of.type.meaning is not None:
             fail("GS0190", f"fields of distributions ('.{expr.name}') are not built yet", expr.name_span)
         fail("GS0216", f"{describe(of)} has no field '{expr.name}'", expr.name_span)
@@ -172,6 +210,9 @@ class Elaborator(Unfolding):
         yes = arithmetic.truth(self.value(expr.condition, scope), expr.condition.span)
         chosen, other = (expr.then, expr.otherwise) if yes else (expr.otherwise, expr.then)
         loops = {t for n in _comprehensions(other) for t in _flat(n.targets)}
+        members = {
+            c for n in names(other) if (op := self.catalogue.ops.get(n.name)) for p in op.parameters for c in p.choices
+        }
         for n in names(other):  # the other branch is not typed, but its names must exist
             known = n.name in scope.names or n.name in scope.home.params or n.name in self.catalogue.ops
             if not (
@@ -179,6 +220,7 @@ class Elaborator(Unfolding):
                 or n.name in FUNCTIONS
                 or n.name in _SPECIAL
                 or n.name in loops
+                or n.name in members
                 or scope.home.block(n.name, n.span)
             ):
                 self._unknown(n, scope)
@@ -192,7 +234,76 @@ class Elaborator(Unfolding):
         stage = self.stage(expr.stage, scope)
         return self.apply(stage, first, Site(expr.value.span, isinstance(expr.value, Pipe) and not expr.value.grouped))
 
+    def _face(self, instance: Instance, expr: Attribute) -> Declaration:
+        """The op that `instance.name` means."""
+        stage = instance.stage
+        if not isinstance(stage, OpStage):
+            fail("GS0216", f"'{instance.path}' is no single op, so it has no '{expr.name}'", expr.name_span)
+        found = self.catalogue.faces.get((stage.op.name, expr.name))
+        if found is None:
+            known = [face for op, face in self.catalogue.faces if op == stage.op.name]
+            fail(
+                "GS0216",
+                f"{stage.op.name} has no face '{expr.name}'{did_you_mean(expr.name, known)}",
+                expr.name_span,
+                notes=[f"it has: {', '.join(known) or 'none'}"],
+            )
+        return found
+
+    def _defaults(self, op: Declaration, span: Span) -> dict[str, Any]:
+        for p in op.parameters:
+            if p.required:
+                fail("GS0203", f"{op.name} needs '{p.name}'", span, notes=[f"it is {op}"])
+        return {p.name: p.default for p in op.parameters}
+
+    def _face_of(self, expr: Expr, scope: Scope) -> tuple[Instance, Declaration] | None:
+        """`book.lookup` where book is an instance: of `shared:`, or a `for` name that stands for one."""
+        if not isinstance(expr, Attribute):
+            return None
+        of = expr.of
+        known = isinstance(of, Name) and (of.name in scope.names or of.name in scope.home.shared)
+        if not known and not isinstance(of, Index):
+            return None
+        found = self.value(of, scope)
+        return (found, self._face(found, expr)) if isinstance(found, Instance) else None
+
+    def _face_stage(self, face: tuple[Instance, Declaration], expr: Call, scope: Scope, piped: bool) -> FaceStage:
+        instance, op = face
+        inputs, params, sites = bind(self, op, expr.arguments, scope, piped=piped, span=expr.span)
+        return FaceStage(instance, op, inputs, params, expr.span, sites)
+
+    def _apply_face(self, stage: FaceStage) -> Any:
+        with self.owned(stage.instance):
+            return self._op_call(stage.op, stage.inputs, stage.params, stage.span, stage.sites)
+
+    def _use(self, instance: Instance, expr: Call, scope: Scope, piped: bool) -> Instance:
+        """The instance with more of its inputs given: `book(lat, tau=tau)`, `x |> net(n, label=label)`."""
+        stage = instance.stage
+        if isinstance(stage, OpStage):
+            bare = replace(stage.op, parameters=())
+            inputs, _, sites = bind(self, bare, expr.arguments, scope, piped=piped, span=expr.span)
+            full: Any = replace(
+                stage, inputs={**stage.inputs, **inputs}, sites={**stage.sites, **sites}, span=expr.span
+            )
+        elif isinstance(stage, BlockStage):
+            inputs, _ = bind_block(self, replace(stage.block, params=()), expr, scope, piped=piped)
+            full = replace(stage, inputs={**stage.inputs, **inputs}, span=expr.span)
+        else:
+            fail("GS0204", f"'{instance.path}' is a composite stage; pipe into it, x |> {instance.path}", expr.span)
+        return replace(instance, stage=full)
+
+    def _call_instance(self, instance: Instance, expr: Call, scope: Scope) -> Any:
+        used = self._use(instance, expr, scope, piped=False)
+        with self.owned(used):
+            stage = used.stage
+            if isinstance(stage, BlockStage):
+                return self._block(stage)
+            return self._op_call(stage.op, stage.inputs, stage.params, expr.span, stage.sites)
+
     def _call(self, expr: Call, scope: Scope) -> Any:
+        face = self._face_of(expr.function, scope)
+        if face is not None:
+            return self._apply_face(self._face_stage(face, expr, scope, piped=False))
         if not isinstance(expr.function, Name):
             block = self._qualified(expr.function, scope)
             if block is None:
@@ -201,7 +312,11 @@ class Elaborator(Unfolding):
         name = expr.function.name
         if name in ("repeat",):
             fail("GS0204", "'repeat' is a stage; pipe into it, x |> repeat(n, block)", expr.span)
-        bound = scope.names.get(name, scope.home.params.get(name))
+        bound = scope.names.get(name, scope.home.params.get(name, scope.home.shared.get(name)))
+        if isinstance(bound, Instance):
+            return self._call_instance(bound, expr, scope)
+        if name in scope.home.choices:
+            fail("GS0204", f"'{name}' is a stage here; pipe into it, x |> {name}", expr.span)
         if isinstance(bound, Stage):
             fail("GS0204", f"'{name}' is a stage here; pipe into it, x |> {name}", expr.span)
         block = scope.home.block(name, expr.function.span)
@@ -213,6 +328,8 @@ class Elaborator(Unfolding):
             return self._given(expr, scope)
         if name in self.catalogue.ops or name in FUNCTIONS:
             return self._call_function(name, expr, scope)
+        if expr.function.span in self.told or bound is POISON:
+            raise PoisonedError
         known = [*self.catalogue.ops, *FUNCTIONS, *scope.home.block_names()]
         fail("GS0202", f"there is no op, block or function '{name}'{did_you_mean(name, known)}", expr.function.span)
 
@@ -316,6 +433,10 @@ class Elaborator(Unfolding):
             return self.stage(self._chosen(expr, scope), scope)
         if isinstance(expr, Name):
             return self._stage_named(expr, scope)
+        face = self._face_of(expr.function if isinstance(expr, Call) else expr, scope)
+        if face is not None:
+            called = expr if isinstance(expr, Call) else Call(expr.span, False, expr, ())
+            return self._face_stage(face, called, scope, piped=True)
         if isinstance(expr, Attribute):
             block = self._qualified(expr, scope)
             if block is not None:
@@ -333,13 +454,16 @@ class Elaborator(Unfolding):
         )
 
     def _stage_named(self, expr: Name, scope: Scope) -> Any:
-        bound = scope.names.get(expr.name)
+        bound = scope.names.get(expr.name, scope.home.shared.get(expr.name))
         if isinstance(bound, Stage):
             return bound
         if bound is POISON:
             raise PoisonedError
         if bound is not None:
             fail("GS0219", f"'{expr.name}' is {describe(bound)} here, not a stage", expr.span)
+        choice = scope.home.choices.get(expr.name)
+        if choice is not None:
+            return self.stage(choice.stage, Scope(scope.home))
         return self._stage_call(Call(expr.span, False, expr, ()), scope)
 
     def _stage_call(self, expr: Call, scope: Scope) -> Any:
@@ -349,7 +473,10 @@ class Elaborator(Unfolding):
                 fail("GS0219", f"'{expr.function.span.text[:60]}' is not a stage", expr.function.span)
             return self._block_stage(block, expr, scope)
         name = expr.function.name
-        if isinstance(scope.names.get(name), Stage):
+        bound = scope.names.get(name, scope.home.shared.get(name))
+        if isinstance(bound, Instance):
+            return self._use(bound, expr, scope, piped=True)
+        if isinstance(bound, Stage):
             fail("GS0219", f"'{name}' is a stage already and takes no arguments", expr.span)
         block = scope.home.block(name, expr.function.span)
         if block is not None:
@@ -358,6 +485,8 @@ class Elaborator(Unfolding):
             return self._repeat(expr, scope)
         op = self.catalogue.ops.get(name)
         if op is None:
+            if expr.function.span in self.told or bound is POISON:
+                raise PoisonedError
             known = [*self.catalogue.ops, *scope.home.block_names(), "repeat"]
             fail("GS0202", f"there is no op or block '{name}'{did_you_mean(name, known)}", expr.function.span)
         inputs, params, sites = bind(self, op, expr.arguments, scope, piped=True, span=expr.span)

@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
-from torch import fx, nn
+from torch import Tensor, fx, nn
 
 from graphspec.diagnostic import Diagnostic, Related, SpecError
 from graphspec.graph import Constant, Graph, Value
@@ -39,6 +39,33 @@ class Stepper(nn.Module):
         return (y, *(new[s] for s in self.states))
 
 
+class InFloat32(nn.Module):
+    """A module whose op is declared precision="f32": under autocast it runs without, on halves made float32."""
+
+    def __init__(self, module: nn.Module):
+        super().__init__()
+        self.module = module
+
+    def forward(self, *given: Any, **named: Any) -> Any:
+        device = next((x.device.type for x in (*given, *named.values()) if isinstance(x, Tensor)), "cpu")
+        if not torch.amp.is_autocast_available(device) or not torch.is_autocast_enabled(device):
+            return self.module(*given, **named)
+        with torch.autocast(device, enabled=False):
+            return self.module(*map(_float32, given), **{k: _float32(x) for k, x in named.items()})
+
+
+def _float32(x: Any) -> Any:
+    return x.float() if isinstance(x, Tensor) and x.dtype in (torch.bfloat16, torch.float16) else x
+
+
+def out_of_memory(error: BaseException) -> bool:
+    """Whether an allocation failed, on an accelerator or on the CPU (which has no exception of its own)."""
+    if isinstance(error, (torch.OutOfMemoryError, MemoryError)):
+        return True
+    signs = ("out of memory", "not enough memory", "can't allocate memory", "ALLOC_FAILED")  # the last: cuDNN, cuBLAS
+    return isinstance(error, RuntimeError) and any(sign in str(error) for sign in signs)
+
+
 class Form:
     """An fx module with the order of its operands, and which value each node is."""
 
@@ -58,6 +85,8 @@ class Form:
         try:
             return self.module(*flat)
         except (RuntimeError, ValueError, IndexError, TypeError) as error:
+            if out_of_memory(error):  # no fault of one value, and running it all again would not help
+                raise
             raise self._explained(error, flat) from error
 
     def _explained(self, error: Exception, flat: list[Any]) -> Exception:
@@ -131,6 +160,7 @@ def emit(
             continue
         name = f"m{index[v]}"
         module = modules[v]
+        kept = InFloat32 if "f32" in (v.precision, v.op.precision if v.op else "") else _as_it_is
         optional = {d.name for d in v.op.parsed.operands if d.optional} if v.op else set()
         plain: list[Any] = []
         named: dict[str, Any] = {}
@@ -143,15 +173,16 @@ def emit(
         if v in noise:
             named["noise"] = noise[v]
         if not stepping:
-            root.add_module(name, module)
+            root.add_module(name, kept(module))
             nodes[v] = g.call_module(name, tuple(plain), named)
         else:
             own_states, own_prepared = slots_of[v]
             if not own_states and not own_prepared:
-                root.add_module(name, module)
+                root.add_module(name, kept(module))
                 nodes[v] = g.call_module(name, tuple(plain), named)
             else:
-                root.add_module(name, Stepper(module, len(plain), list(named), own_states, own_prepared))
+                stepper = Stepper(module, len(plain), list(named), own_states, own_prepared)
+                root.add_module(name, kept(stepper))
                 flat = [*plain, *named.values()]
                 flat += [holders[f"{v.path}/{s}"] for s in own_states]
                 flat += [holders[f"!{v.path}/{p}"] for p in own_prepared]
@@ -164,6 +195,10 @@ def emit(
     g.output(tuple(nodes[t] for t in targets) + tuple(new_state[s] for s in states))
     g.lint()
     return Form(fx.GraphModule(root, g), inputs, noises, states, prepared, who)
+
+
+def _as_it_is(module: nn.Module) -> nn.Module:
+    return module
 
 
 def _prepared_names(module: nn.Module) -> list[str]:

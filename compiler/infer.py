@@ -13,6 +13,7 @@ from functools import cache, lru_cache
 from typing import Any, NoReturn
 
 from graphspec import time
+from graphspec.compiler import axes
 from graphspec.compiler.arithmetic import NO_FACTS, binary, describe, evaluate, is_number, unary
 from graphspec.declare import Catalogue, Declaration
 from graphspec.diagnostic import Fix, Related, fail
@@ -55,6 +56,8 @@ class Bound:
     who: dict[str, Given] = field(default_factory=dict)
     rest: tuple[Dim, ...] | None = None
     types: dict[str, Type] = field(default_factory=dict)
+    many: dict[str, tuple[Type, ...]] = field(default_factory=dict)  # of a variadic
+    params: Mapping[str, Any] = field(default_factory=dict)
     any: DType | None = None
 
 
@@ -73,7 +76,7 @@ class Inference:
         span: Span,
     ) -> tuple[list[tuple[str | None, Type]], Bound]:
         """The results' names and types. Raises what does not fit, with both sides."""
-        bound = Bound(dict(params))
+        bound = Bound(dict(params), params=params)
         for declared in op.parsed.operands:
             given = operands.get(declared.name)
             if given is None:
@@ -134,6 +137,7 @@ class Inference:
             self._match(op, name, rule, g, bound, span)
             for n in own:
                 collected[n].append(bound.values[n])
+        bound.many[name] = tuple(g.type for g in given)
         for n, sizes in collected.items():
             bound.values[n] = tuple(sizes)
 
@@ -202,7 +206,11 @@ class Inference:
                     fixes=[Fix("dequantise or embed the integers first")],
                 )
             elif bound.any != type_.dtype:
+                before = bound.any
                 bound.any = _joined_dtype(bound.any, type_.dtype)
+                ranges = (before.classes, type_.dtype.classes)
+                if op.rearranges and bound.any == INT and all(ranges):  # elements stay what they are
+                    bound.any = DType("int", max(r or 0 for r in ranges))
         elif want in ("float", "f32"):
             if kind != "float" and type_.dtype != NUMBER_INT:
                 refuse("dequantise or embed the integers first" if kind == "int" else "")
@@ -350,11 +358,33 @@ class Inference:
                 else:
                     joined = self._reduced(d.arguments, bound)
                 return joined.dims, joined
+            elif isinstance(d, Call) and isinstance(d.function, Name) and d.function.name in _AXES:
+                ruled = self._by_rule(op, d, bound, span)
+                return ruled.dims, ruled
             else:
                 size = Dim.of(self._dim(d, bound, span))
                 self._exact(op, size, d, bound, span)
                 out.append(size)
         return tuple(out), None
+
+    def _by_rule(self, op: Declaration, rule: Call, bound: Bound, span: Span) -> Type:
+        """A rule of axes.py, given operands' types and parameters by their names."""
+        assert isinstance(rule.function, Name)
+        function = _AXES[rule.function.name]
+        given: list[Any] = []
+        for a in rule.arguments:
+            assert isinstance(a, Argument) and isinstance(a.value, Name)
+            name = a.value.name
+            given.append(bound.many.get(name) or bound.types.get(name) or bound.values[name])
+        if op.sizes:
+            given.append({n: v for n, v in bound.params.items() if op.parameter(n) is None})
+        if "facts" in function.__code__.co_varnames:
+            given.append(self.facts)
+        try:
+            return function(*given)
+        except axes.Misfit as misfit:
+            sides = [Related(f"{g.label}: {g.type}", g.span) for g in bound.who.values()]
+            fail(misfit.code, str(misfit), span, related=sides[:3])
 
     def _exact(self, op: Declaration, size: Dim, rule: Expr, bound: Bound, span: Span) -> None:
         if self.facts.exact(size):
@@ -537,8 +567,17 @@ def exact_fraction(expr: Expr, values: Mapping[str, Any], span: Span) -> Fractio
                 fail("GS0208", "division by zero in a rate", span)
             return a / b
         return a + b if expr.operator == "+" else a - b if expr.operator == "-" else a * b
+    if isinstance(expr, Binary) and expr.operator == "//":
+        return Fraction(exact_fraction(expr.left, values, span) // exact_fraction(expr.right, values, span))
+    if isinstance(expr, IfElse):
+        return exact_fraction(expr.then if evaluate(expr.condition, values) else expr.otherwise, values, span)
     fail("GS0302", f"'{expr.span.text[:60]}' is not a rate", span)
 
+
+_AXES: dict[str, Callable[..., Type]] = {
+    rule.__name__: rule  # type: ignore[attr-defined]
+    for rule in (axes.expanded, axes.outer, axes.einsum, axes.rearranged, axes.fixed, axes.timed, axes.shaped)
+}
 
 _BEHAVIOURS: dict[str, Callable[..., time.Window]] = {
     "pointwise": time.pointwise,
@@ -574,7 +613,11 @@ def _window(rule: str, params: tuple[tuple[str, Any], ...]) -> time.Window:
         assert isinstance(expr, Call) and isinstance(expr.function, Name), rule
         written = [a for a in expr.arguments if isinstance(a, Argument)]
         given = [evaluate(a.value, values) for a in written if not a.name]
-        named = {a.name: evaluate(a.value, values) for a in written if a.name}
+        named = {  # a stride is exact: a third of a tick is no float
+            a.name: exact_fraction(a.value, values, a.value.span) if a.name == "stride" else evaluate(a.value, values)
+            for a in written
+            if a.name
+        }
         return _BEHAVIOURS[expr.function.name](*given, **named)
 
     return run(parse_free(rule))

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
+from graphspec.compiler import edits
 from graphspec.diagnostic import Fix, did_you_mean, fail
-from graphspec.document import Document, Entry, Node, Scalar
-from graphspec.document import Mapping as Tree
+from graphspec.document import Document, Scalar
 from graphspec.span import Source, Span
 from graphspec.yaml_scalars import OddNumber
 from graphspec.yaml_scalars import resolve as resolve_scalar
 
-MAX_PATH = 32  # parts of a dotted path
+FREE = ("train", "data", "sample")
 
 
 def split(text: str) -> tuple[str, Source]:
@@ -24,40 +24,18 @@ def whole(source: Source) -> Span:
 
 
 def replaced(document: Document, path: str, source: Source) -> Document:
-    """The document with the entry at a dotted path replaced (or, in `train` and `data`, added)."""
-    keys = path.split(".")
-    present = [e.key.text for e in document.root.entries]
-    if keys[0] not in present and keys[0] not in ("train", "data", "sample"):
-        fail("GS0210", f"there is no '{keys[0]}' to change{did_you_mean(keys[0], present)}", whole(source))
+    """The document with the entry at a dotted path replaced (or, in `train`, `data` and `sample`, added)."""
     span = whole(source)
+    keys = edits.parts(path, span, "GS0215")
+    present = [e.key.text for e in document.root.entries]
+    if keys[0] not in present and keys[0] not in FREE:
+        fail("GS0210", f"there is no '{keys[0]}' to change{did_you_mean(keys[0], present)}", span)
     try:
         new = Scalar(source.text, span, resolve_scalar(source.text), True, span)
     except OddNumber as odd:
         fail(odd.code, odd.message, span, fixes=[Fix(f"write {w}") for w in odd.write])
-    if len(keys) > MAX_PATH:
-        fail("GS0215", f"the path has {len(keys)} parts; the limit is {MAX_PATH}", span)
-    free = keys[0] in ("train", "data", "sample")  # their own checks know what may be added
-
-    def walk(node: Node | None, rest: list[str], at: Span) -> Node:
-        if not rest:
-            return new
-        key = rest[0]
-        if node is not None and not isinstance(node, Tree):
-            fail("GS0210", f"'{path}' leads nowhere: what '{key}' would be a part of is not a mapping", span)
-        tree = node if node is not None else Tree((), at)
-        if not free and tree.get(key) is None:
-            known = [e.key.text for e in tree.entries]
-            fail("GS0210", f"'{path}' leads nowhere: there is no '{key}'{did_you_mean(key, known)}", span)
-        entries = list(tree.entries)
-        for i, e in enumerate(entries):
-            if e.key.text == key:
-                entries[i] = Entry(e.key, walk(e.value, rest[1:], e.value.span))
-                break
-        else:
-            name = Scalar(key, whole(source), key, True, whole(source))
-            entries.append(Entry(name, walk(None, rest[1:], whole(source))))
-        return Tree(tuple(entries), tree.span)
-
-    root = walk(document.root, keys, document.root.span)
-    assert isinstance(root, Tree)
+    if keys[0] in FREE and edits.find(document.root, path) is None:  # their own checks know what may be added
+        root = edits.added(document.root, path, Scalar(path, span, path, True, span), new, "GS0210", "is there")
+    else:
+        root = edits.changed(document.root, path, span, "GS0210", lambda _: new)
     return Document(document.source, root)

@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
 
+from graphspec.compiler.advise import advise
 from graphspec.compiler.build import build
 from graphspec.compiler.clock import TimeTable, prove, time_table
 from graphspec.compiler.plan import schedule
-from graphspec.compiler.resolve import Library, Spec, resolve
+from graphspec.compiler.resolve import Files, Spec, resolve
 from graphspec.compiler.settings import Settings, read_settings
 from graphspec.declare import Catalogue
 from graphspec.diagnostic import Findings, SpecError
@@ -29,14 +30,14 @@ class Checked:
 def check(
     document: Document,
     catalogue: Catalogue,
-    library: Library,
+    files: Files,
     settings: Catalogue,
     overrides: Iterable[str] = (),
     findings: Findings | None = None,
 ) -> Checked:
     """Everything `lint` does. Raises SpecError with all independent errors."""
     findings = findings if findings is not None else Findings()
-    spec = resolve(document, library, overrides, findings)  # use, params, overrides, blocks
+    spec = resolve(document, files, overrides, findings)  # use, params, overrides, blocks
     if any(d.code not in ("GS0130", "GS0190") for d in findings.errors()):
         findings.stop_on_errors()  # an unknown section hides nothing; a broken param would
     graph = build(spec, catalogue, findings)  # AST -> typed values
@@ -46,9 +47,12 @@ def check(
     table = time_table(graph)  # what reads what
     prove(graph, table, findings)
     findings.stop_on_errors()
-    if graph.feeds:
+    advise(spec, graph, table, told, catalogue, findings)  # what is legal and hardly meant
+    for entry in graph.entries.values():
+        if not entry.feeds:
+            continue
         try:
-            schedule(graph)
+            schedule(entry)
         except SpecError as error:  # it trains all the same; better told before than after
             findings.add(*(replace(d, severity="warning") for d in error.diagnostics))
     return Checked(spec, graph, table, told)

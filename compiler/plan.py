@@ -61,9 +61,11 @@ def group_of(value: Value) -> int:
 
 
 def schedule(graph: Graph) -> Schedule:
-    """The schedule of the spec's `sample`. Its feeds have been proven strictly causal."""
+    """The schedule of an entry with feeds, which have been proven strictly causal."""
     feeds = graph.feeds
-    values = graph.needed_for([f.drawn for f in feeds])
+    played = [v for v in graph.outputs.values() if v.type.timed]
+    values = graph.needed_for([f.drawn for f in feeds] + played)
+    values += [f.source for f in feeds if f.source not in values]
     sources = [f.source for f in feeds]
     rate = sources[0].type.rate
     assert rate is not None

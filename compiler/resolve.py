@@ -6,12 +6,21 @@ Long because it is the one reader of the tree's shape outside `graph:`; each sec
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, field
-from typing import Any
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field, replace
+from typing import Any, Protocol
 
 from graphspec.compiler.arithmetic import evaluate
+from graphspec.compiler.compose import Change, History, compose
 from graphspec.compiler.overrides import replaced, split, whole
+from graphspec.compiler.written import (
+    RESERVED,
+    SECTIONS,
+    check_name,
+    dataflow_order,
+    requirements,
+    value_expression,
+)
 from graphspec.declare import show
 from graphspec.diagnostic import Findings, Fix, Related, SpecError, did_you_mean, fail
 from graphspec.document import Document, Entry, Node, Scalar, Sequence
@@ -19,18 +28,20 @@ from graphspec.document import Mapping as Tree
 from graphspec.expression import Expr, TypeExpr, parse_expression, parse_type, read_names
 from graphspec.span import Source, Span
 
-SECTIONS = (
-    "graphspec model library doc params inputs require use extends override add remove moved blocks shared cells "
-    "graph causal losses metrics outputs eval entries sample data train"
-).split()
-NOT_BUILT = {"extends", "override", "add", "remove", "moved", "shared", "cells", "eval", "entries"}
+NOT_BUILT = {"cells"}
 LIBRARY_SECTIONS = {"graphspec", "library", "doc", "use", "params", "blocks"}
-RESERVED = {*SECTIONS, "t", "step"}
 MODEL_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_-]{0,62}\Z")
 DTYPES = ("float", "f32", "int", "bool", "any")
+MAX_LIBRARIES = 16  # that use each other in a row
 KINDS = {"int", "float", "bool", "text", "list", "stage"}
 
-Library = Callable[[str, Span], Document]
+
+class Files(Protocol):
+    """Where other files come from: libraries by their name, and what a spec extends."""
+
+    def __call__(self, name: str, span: Span) -> Document: ...
+
+    def base(self, name: str, span: Span, by: Document) -> Document: ...
 
 
 @dataclass(frozen=True)
@@ -68,6 +79,20 @@ class Block:
         return tuple(n for n, _ in self.out) if isinstance(self.out, tuple) else ()
 
 
+@dataclass(frozen=True)
+class Choice:
+    """A param whose value is a stage, one of several: `{choose: gru, from: {gru: ..., mlp: ...}}`."""
+
+    name: str
+    chosen: str
+    options: Mapping[str, Expr]
+    span: Span
+
+    @property
+    def stage(self) -> Expr:
+        return self.options[self.chosen]
+
+
 @dataclass(eq=False)
 class Home:
     """The names of one file: its params (by value), blocks, and the libraries it uses."""
@@ -77,6 +102,8 @@ class Home:
     param_spans: dict[str, Span] = field(default_factory=dict)
     blocks: dict[str, Block] = field(default_factory=dict)
     libraries: dict[str, Home] = field(default_factory=dict)
+    choices: dict[str, Choice] = field(default_factory=dict)
+    shared: dict[str, Any] = field(default_factory=dict)  # instances, or lists of them, once they are made
 
     def block(self, name: str, span: Span) -> Block | None:
         """The file's own block, else the libraries' if just one has it."""
@@ -108,6 +135,17 @@ class Spec:
     home: Home
     overrides: tuple[str, ...] = ()
     data_folder: Source | None = None  # data=FOLDER on the command line
+    history: History = field(default_factory=History)
+    composed: Document | None = None  # before what the command line says
+
+    @property
+    def text(self) -> str:
+        """The spec as a file that needs no other spec: as written, or composed of what it extends."""
+        if self.history.bases and self.composed is not None:
+            from graphspec.yaml_text import yaml_text
+
+            return yaml_text(self.composed)
+        return self.document.source.text
 
     def section(self, name: str) -> Node | None:
         return self.document.root.get(name)
@@ -122,12 +160,12 @@ class Spec:
         return node.entries
 
 
-def resolve(
-    document: Document, library: Library, overrides: Iterable[str] = (), findings: Findings | None = None
-) -> Spec:
-    """Check the sections, set overrides (`d=128`, `train.batch=8`), load libraries, evaluate params."""
+def resolve(document: Document, files: Files, overrides: Iterable[str] = (), findings: Findings | None = None) -> Spec:
+    """Compose what is extended, set overrides (`d=128`, `train.batch=8`), load libraries, evaluate params."""
     findings = findings or Findings()
     overrides = tuple(overrides)
+    composed, history = compose(document, files.base, findings)
+    document = composed
     bare = []
     folder = None
     for text in overrides:
@@ -135,11 +173,14 @@ def resolve(
         if name == "data":
             folder = source
         elif "." in name:
+            name = history.followed(name, whole(source), findings)
             document = replaced(document, name, source)
+            history.changes.append(Change(name, "set", whole(source)))
         elif name in RESERVED:
             fail("GS0211", f"'{name}' is a section, not a param; a dotted path changes a part of it", whole(source))
         else:
             bare.append((name, source))
+            history.changes.append(Change(f"params.{name}", "set", whole(source)))
     root = document.root
     edition, told_library = root.get("graphspec"), root.key("library")
     if edition is None:
@@ -153,13 +194,15 @@ def resolve(
         fail("GS0132", "the spec has no 'model:' with its name", root.span.at_start())
     _check_sections(root, set(SECTIONS), findings)
     home = Home(document.source.path)
-    _libraries(root, home, library, (), findings)
+    _libraries(root, home, files, (), findings)
     _params(root, home, bare, findings)
     _blocks(root, home, findings)
     doc = root.get("doc")
     if not MODEL_NAME.match(_text(model)):  # it becomes a folder's name, too
         fail("GS0213", f"'{_text(model)[:60]}' is not a model's name: letters, digits, _ and - only", model.span)
-    return Spec(document, _text(model), _text(doc) if doc is not None else "", home, overrides, folder)
+    return Spec(
+        document, _text(model), _text(doc) if doc is not None else "", home, overrides, folder, history, composed
+    )
 
 
 def _text(node: Node) -> str:
@@ -194,7 +237,7 @@ class gathering:
         return False
 
 
-def _libraries(root: Tree, home: Home, library: Library, chain: tuple[str, ...], findings: Findings) -> None:
+def _libraries(root: Tree, home: Home, library: Files, chain: tuple[str, ...], findings: Findings) -> None:
     node = root.get("use")
     if node is None:
         return
@@ -203,12 +246,14 @@ def _libraries(root: Tree, home: Home, library: Library, chain: tuple[str, ...],
     for item in node.items:
         with gathering(findings):
             name = _text(item)
+            if len(chain) >= MAX_LIBRARIES:
+                fail("GS0504", f"libraries use each other more than {MAX_LIBRARIES} deep", item.span)
             if name in chain:
                 fail("GS0504", f"libraries use each other in a circle: {' -> '.join([*chain, name])}", item.span)
             home.libraries[name.rsplit("/", 1)[-1]] = _library(name, item.span, library, (*chain, name), findings)
 
 
-def _library(name: str, span: Span, library: Library, chain: tuple[str, ...], findings: Findings) -> Home:
+def _library(name: str, span: Span, library: Files, chain: tuple[str, ...], findings: Findings) -> Home:
     document = library(name, span)
     root = document.root
     if root.get("library") is None:
@@ -233,18 +278,22 @@ def _params(root: Tree, home: Home, overrides: Iterable[tuple[str, Source]], fin
         for entry in node.entries:
             name = entry.key.text
             with gathering(findings):
-                check_name(name, entry.key.span)
-                if isinstance(entry.value, Tree):
-                    fail("GS0190", f"param '{name}': choose/from is not built yet", entry.value.span)
-                given[name] = (entry.value, _derived(entry.value))
+                check_name(name, entry.key.span, RESERVED)
                 home.param_spans[name] = entry.key.span
+                if isinstance(entry.value, Tree):
+                    home.choices[name] = _choice(name, entry.value)
+                    continue
+                given[name] = (entry.value, _derived(entry.value))
     values: dict[str, Any] = {}
     order = dataflow_order({n: e for n, (_, e) in given.items() if e is not None}, "param")
     plain = [n for n in given if n not in order]
     given_values = dict(overrides)
     for name, source in given_values.items():
-        if name not in given:
-            known = list(given)
+        if name in home.choices:
+            with gathering(findings):
+                home.choices[name] = _chosen(home.choices[name], source.text.strip(), whole(source))
+        elif name not in given:
+            known = [*given, *home.choices]
             fail(
                 "GS0210",
                 f"'{name}' is not a param of this spec{did_you_mean(name, known)}",
@@ -261,6 +310,33 @@ def _params(root: Tree, home: Home, overrides: Iterable[tuple[str, Source]], fin
                 value = _override(name, value, given_values[name], values, home.param_spans[name])
             values[name] = value
     home.params = values
+
+
+def _choice(name: str, tree: Tree) -> Choice:
+    """`{choose: gru, from: {gru: gru(width), mlp: ...}}`."""
+    for e in tree.entries:
+        if e.key.text not in ("choose", "from", "doc"):
+            fail("GS0130", f"a choice has no '{e.key.text}'{did_you_mean(e.key.text, ('choose', 'from'))}", e.key.span)
+    picked, options = tree.get("choose"), tree.get("from")
+    if picked is None or not isinstance(options, Tree) or not options.entries:
+        fail(
+            "GS0506",
+            f"param '{name}' is a number, a text, a list, or {{choose: NAME, from: {{NAME: stage}}}}",
+            tree.span,
+        )
+    found = {e.key.text: value_expression(e.value) for e in options.entries}
+    return _chosen(Choice(name, "", found, tree.span), _text(picked), picked.span)
+
+
+def _chosen(choice: Choice, name: str, span: Span) -> Choice:
+    if name not in choice.options:
+        fail(
+            "GS0515",
+            f"'{choice.name}' has no option '{name[:60]}'{did_you_mean(name, choice.options)}",
+            span,
+            notes=[f"its options: {', '.join(choice.options)}"],
+        )
+    return replace(choice, chosen=name)
 
 
 def _derived(node: Node) -> Expr | None:
@@ -301,51 +377,6 @@ def _override(name: str, default: Any, source: Source, params: Mapping[str, Any]
             related=[Related("declared here", declared)],
         )
     return float(value) if kind is float else value
-
-
-def check_name(name: str, span: Span) -> None:
-    if not name.isascii() or not name.isidentifier():
-        fail("GS0213", f"'{name[:60]}' is not a name: letters, digits and _ only, not starting with a digit", span)
-    if name in RESERVED or name in {"if", "else", "for", "in", "and", "or", "not", "true", "false", "none"}:
-        fail("GS0214", f"'{name}' is reserved", span, fixes=[Fix(f"call it {name}_")])
-
-
-def dataflow_order(expressions: Mapping[str, Expr], what: str) -> list[str]:
-    """Names so that each stands behind those its expression reads. A circle is an error that prints it."""
-    needs = {n: [m.name for m in read_names(e) if m.name in expressions] for n, e in expressions.items()}
-    order: list[str] = []
-    state: dict[str, int] = {}
-    for start in expressions:
-        stack = [(start, iter(needs[start]))] if start not in state else []
-        state.setdefault(start, 1)
-        trail = [start]
-        while stack:
-            name, rest = stack[-1]
-            for m in rest:
-                if state.get(m) == 1:
-                    circle = [*trail[trail.index(m) :], m]
-                    if len(circle) > 10:
-                        circle = [*circle[:5], "...", *circle[-4:]]
-                    fail(
-                        "GS0405",
-                        f"{what}s depend on each other: {' -> '.join(circle)}",
-                        expressions[m].span,
-                        related=[
-                            Related(f"'{n}' is here", expressions[n].span) for n in circle[1:-1] if n in expressions
-                        ],
-                        notes=["a loop through x[t-k] or a cell is not built yet"] if what == "value" else [],
-                    )
-                if m not in state:
-                    state[m] = 1
-                    stack.append((m, iter(needs[m])))
-                    trail.append(m)
-                    break
-            else:
-                stack.pop()
-                trail.pop()
-                state[name] = 2
-                order.append(name)
-    return order
 
 
 # ---- blocks -------------------------------------------------------------------------------------------------------
@@ -456,28 +487,3 @@ def _block_inputs(node: Node | None) -> Iterable[BlockInput]:
             if rule.name not in DTYPES:
                 fail("GS0313", f"'{rule.name}' is not a dtype{did_you_mean(rule.name, DTYPES)}", rule.name_span)
             yield BlockInput(entry.key.text, rule, optional, entry.key.span)
-
-
-def requirements(node: Node | None) -> Iterable[Expr]:
-    """The facts of a `require:` list."""
-    if node is None:
-        return
-    if not isinstance(node, Sequence):
-        fail("GS0133", "'require' is a list of facts, as '- T % 16 == 0'", node.span)
-    for item in node.items:
-        yield value_expression(item)
-
-
-def value_expression(node: Node) -> Expr:
-    """The expression of a graph entry: a scalar, or `{is: ...}`."""
-    if isinstance(node, Tree):
-        inner = node.get("is")
-        if inner is None:
-            what = "'op' (the long form)" if node.get("op") is not None else "an entry without 'is'"
-            fail("GS0190", f"{what} is not built yet", node.span)
-        node = inner
-    if not isinstance(node, Scalar):
-        fail("GS0126", "an expression belongs here; lists live inside calls", node.span)
-    if node.plain and node.value is None:
-        fail("GS0120", "an expression is missing here", node.span)
-    return parse_expression(node.content)

@@ -65,6 +65,7 @@ class Settings:
     data: Mapping[str, Setting] = field(default_factory=dict)
     optimizer: Setting | None = None
     lr: Schedule | None = None
+    schedule: Setting | None = None
     groups: tuple[Group, ...] = ()
     crop: Mapping[str, int] = field(default_factory=dict)
     numbers: Mapping[str, Any] = field(default_factory=dict)
@@ -98,6 +99,7 @@ def read_settings(spec: Spec, graph: Graph, declared: Catalogue, findings: Findi
         data=data,
         optimizer=found.get("optimizer"),
         lr=found.get("lr"),
+        schedule=found.get("schedule"),
         groups=tuple(found.get("groups", ())),
         crop=found.get("crop", {}),
         numbers=numbers,
@@ -107,35 +109,43 @@ def read_settings(spec: Spec, graph: Graph, declared: Catalogue, findings: Findi
 
 def _in_folder(source: Setting, folder: Source, declared: Catalogue) -> Setting:
     """data=FOLDER: recordings of that folder, with whatever else the spec said of its source."""
-    form = declared.ops["audio_folder"]
+    form = source.declaration if source.declaration.parameter("path") else declared.ops["audio_folder"]
     arguments = {p.name: source.arguments.get(p.name, p.default) for p in form.parameters}
     return Setting(form, {**arguments, "path": folder.text}, Span(folder, 0, len(folder.text)))
 
 
 def _train_entry(entry: Entry, spec: Spec, graph: Graph, declared: Catalogue, form: Declaration) -> Any:
     key, value = entry.key.text, entry.value
-    if key in ("schedule", "draws", "carry", "ema", "precision", "accumulate", "players"):
+    if key in ("draws", "carry", "players"):
         fail("GS0190", f"'train.{key}' is not built yet", entry.key.span)
     if key == "optimizer":
         return call_of(value, spec, declared, "optimizer", "an optimizer, as adamw(weight_decay=0)")
     if key == "lr":
         return _schedule(value, spec)
+    if key == "schedule":
+        return call_of(value, spec, declared, "schedule", "a schedule, as plateau(patience=20)")
     if key == "groups":
         return [_group(e, spec) for e in _tree(value).entries]
     if key == "crop":
         return _crop(value, spec, graph)
     parameter = form.parameter(key)
     if parameter is None:
-        known = ["optimizer", "lr", "groups", "crop", *(p.name for p in form.parameters)]
+        known = ["optimizer", "lr", "schedule", "groups", "crop", *(p.name for p in form.parameters)]
         fail(
             "GS0602",
             f"'train' has no '{key}'{did_you_mean(key, known)}",
             entry.key.span,
             notes=[f"it has: {', '.join(known)}"],
         )
-    number: Any = fitting("train", parameter, _plain(value, spec), value.span)
+    word = value.text if parameter.kind == "enum" and isinstance(value, Scalar) else None
+    plain = word if word is not None and word not in spec.home.params else _plain(value, spec)
+    number: Any = fitting("train", parameter, plain, value.span)
     if is_number(number) and number <= 0 and key not in ("seed",):
         fail("GS0603", f"train.{key} must be more than 0, not {number}", value.span)
+    try:
+        form.build(**{key: number})
+    except ValueError as error:
+        fail("GS0603", str(error), value.span)
     return number
 
 

@@ -71,4 +71,29 @@ class Repeat:
     body: Any = None  # what would be repeated, when there is no copy
 
 
-Stage = OpStage | BlockStage | Chain | Repeat
+@dataclass(frozen=True, eq=False)
+class Instance:
+    """One of `shared:`: every use has the same weights, named under `path`.
+
+    sizes: what the signature of its op bound at the first use, which its faces may need.
+    """
+
+    path: str
+    stage: Any
+    span: Span
+    sizes: dict[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, eq=False)
+class FaceStage:
+    """Another function of an instance: `book.lookup`."""
+
+    instance: Instance
+    op: Declaration
+    inputs: Mapping[str, Any]
+    params: Mapping[str, Any]
+    span: Span
+    sites: Mapping[str, Site]
+
+
+Stage = OpStage | BlockStage | Chain | Repeat | Instance | FaceStage

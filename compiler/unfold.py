@@ -8,8 +8,9 @@ from typing import Any
 from graphspec.compiler import arithmetic
 from graphspec.compiler.arithmetic import describe, is_number
 from graphspec.compiler.calls import Calls
-from graphspec.compiler.resolve import Block, dataflow_order
-from graphspec.compiler.stages import BlockStage, Chain, OpStage, Repeat, Scope
+from graphspec.compiler.resolve import Block
+from graphspec.compiler.stages import BlockStage, Chain, FaceStage, Instance, OpStage, Repeat, Scope
+from graphspec.compiler.written import dataflow_order
 from graphspec.diagnostic import Fix, Related, SpecError, fail
 from graphspec.dims import Dim, DimError
 from graphspec.expression import Binary, Expr, Name
@@ -46,6 +47,14 @@ class Unfolding(Calls):
             inputs = {**stage.inputs, slot.name: (given, *rest) if slot.variadic else given}
             sites = {**stage.sites, slot.name: (site, *stage.sites.get(slot.name, ())) if slot.variadic else site}
             return self._op_call(stage.op, inputs, stage.params, stage.span, sites)
+        if isinstance(stage, Instance):
+            with self.owned(stage):
+                return self.apply(stage.stage, first, site)
+        if isinstance(stage, FaceStage):
+            slot = stage.op.parsed.operands[0]
+            inputs = {**stage.inputs, slot.name: self.operand(first, site.span)}
+            with self.owned(stage.instance):
+                return self._op_call(stage.op, inputs, stage.params, stage.span, {**stage.sites, slot.name: site})
         block = stage.block
         return self._block(replace(stage, inputs={block.inputs[0].name: first, **stage.inputs}))
 

@@ -12,13 +12,15 @@ COMMANDS = {
     "lint": "check a spec: shapes, rates, causality; says what is wrong and how to mend it",
     "compile": "report values, parameters and cost; write both forms, the graph and diagrams",
     "draw": "the diagram of a spec, as Mermaid or DOT",
+    "resolve": "the spec with all that it extends; --why KEY tells where a value comes from",
     "explain": "what a diagnostic code means, with an example",
+    "schema": "the JSON Schema of specs, for editors",
     "train": "train a spec",
     "eval": "score a run on the held-out recordings, whole",
     "sample": "make sound with a trained run",
 }
 
-SHORT = ("lint", "draw", "explain")
+SHORT = ("lint", "draw", "resolve", "explain", "schema")
 
 
 def main(argv: list[str] | None = None) -> int:

@@ -14,6 +14,7 @@ Signature grammar (graphspec/grammar.lark, `signature`): `operands -> results [w
 An operand is `name: type`, `name?: type` (optional), `*name: type` (variadic). In a type
 - the dtype is `float int bool any f32`, `int(n)` (binds or uses n), a meaning `categorical(n)`, `dist` (any meaning);
   in results also `event(d)` (what a distribution is over) and `join(a, b)` (elementwise joining, LANGUAGE 6);
+  dims of a result may be a rule of compiler/axes.py, as `any[rearranged(pattern, x)]`;
 - the dims are `...` (any axes, time included), a name (binds at its first place, equals after), or an expression;
   a leading `T` means the time axis and wants a timed value; for a variadic a name collects, and `sum(c)` adds up;
 - `@ r` binds the rate; in results it is an expression of it.
@@ -34,12 +35,27 @@ from graphspec.expression import Signature, parse_signature
 REQUIRED = inspect.Parameter.empty
 
 
+INITS = {"zeros": (), "ones": (), "normal": (1.0,), "uniform": (1.0,), "constant": (0.0,), "log_range": (1.0, 16.0)}
+"""How a weight may begin, with the default of each argument: normal(std), uniform(bound), log_range(low, high)."""
+
+
+@dataclass(frozen=True)
+class Init:
+    """The first values of a weight. `log_range`: logarithms of low .. high, evenly spaced along the last axis."""
+
+    name: str
+    arguments: tuple[float, ...] = ()
+
+    def __str__(self) -> str:
+        return f"{self.name}({', '.join(map(str, self.arguments))})" if self.arguments else self.name
+
+
 @dataclass(frozen=True)
 class Parameter:
     """A compile-time argument. `choices` are the bare members of an enum."""
 
     name: str
-    kind: str  # int | float | bool | text | list | enum | any
+    kind: str  # int | float | bool | text | list | enum | init | any
     default: Any = REQUIRED
     choices: tuple[str, ...] = ()
     optional: bool = False  # none is allowed
@@ -72,9 +88,11 @@ class Declaration:
     training_noise: bool = False  # the noise is drawn in training only
     rearranges: bool = False  # elements are moved, not changed: `before` of integers travels through
     parts: str = ""  # extra named parameters of this kind, one result each (split)
+    sizes: str = ""  # extra named parameters of this kind, for one result (rearrange's h=8)
     where: str = ""  # file of the declaration
     precision: str = ""  # "f32": computed in float32 under autocast, whatever its operands are
     grows: bool = False  # its streaming state gets longer as time goes by (attention to the whole past)
+    pairs: str = ""  # when it compares every element with every other, as a condition of its parameters
     of: str = ""  # a face: another function of an instance of that op, over the same weights
     role: str = ""  # of a setting: source, optimizer, run
 
@@ -119,7 +137,13 @@ class Catalogue:
         self.ops: dict[str, Declaration] = {}
         self.meanings: dict[str, MeaningDeclaration] = {}
         self.spellings: dict[str, Declaration] = {}
+        self.faces: dict[tuple[str, str], Declaration] = {}  # (op of the instance, name) -> the other function
         for d in declarations:
+            if isinstance(d, Declaration) and d.of:
+                if (d.of, d.name) in self.faces:
+                    raise ValueError(f"'{d.of}.{d.name}' is declared twice")
+                self.faces[d.of, d.name] = d
+                continue
             table: dict[str, Any] = self.meanings if isinstance(d, MeaningDeclaration) else self.ops
             if d.name in table:
                 raise ValueError(f"'{d.name}' is declared twice")
@@ -149,8 +173,10 @@ def op(
     training_noise: bool = False,
     rearranges: bool = False,
     parts: str = "",
+    sizes: str = "",
     precision: str = "",
     grows: bool = False,
+    pairs: str = "",
     of: str = "",
     name: str = "",
 ) -> Callable[[Callable[..., Any]], Declaration]:
@@ -173,8 +199,10 @@ def op(
             training_noise=training_noise,
             rearranges=rearranges,
             parts=parts,
+            sizes=sizes,
             precision=precision,
             grows=grows,
+            pairs=pairs,
             of=of,
             where=build.__module__,
         )
@@ -211,7 +239,7 @@ def _parameters(build: Callable[..., Any], all_of_them: bool = False) -> tuple[P
     return tuple(found)
 
 
-_KINDS = {int: "int", float: "float", bool: "bool", str: "text", list: "list", object: "any"}
+_KINDS = {Init: "init", int: "int", float: "float", bool: "bool", str: "text", list: "list", object: "any"}
 
 
 def _kind(annotation: Any) -> tuple[str, tuple[str, ...], bool]:

@@ -309,6 +309,13 @@ class Facts:
         """The largest number known to divide the symbol; 1 where nothing is known."""
         return gcd(*(int(c) for _, c in self._plain(Dim.symbol(symbol)).terms)) or 1  # rules are whole
 
+    def number(self, dim: Dim | int) -> int | None:
+        """The whole number that the facts fix the dim to, if they do."""
+        try:
+            return self._plain(Dim.of(dim)).as_int()
+        except DimError:
+            return None
+
     def _with(self, fact: Fact, added: Callable[[], Facts]) -> Facts:
         try:
             grown = added()

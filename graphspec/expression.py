@@ -238,6 +238,15 @@ def parse_free(text: str) -> Expr:
 
 
 def _parse(span: Span, start: str) -> Any:
+    """Parsed once a place: several passes ask for the same expression."""
+    key = (span.start, span.end, start)
+    found = span.source.parsed.get(key)
+    if found is None:
+        found = span.source.parsed[key] = _parse_anew(span, start)
+    return found
+
+
+def _parse_anew(span: Span, start: str) -> Any:
     text = span.text
     _check_limits(text, span)
     parser, builder = _machine()

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from graphspec.declare import Declaration
+from graphspec.declare import Declaration, Init
 from graphspec.dims import Facts
 from graphspec.span import Span
 from graphspec.time import Window
@@ -54,6 +54,15 @@ class Value:
     part: str | None = None  # this is one result of `operands[0]`, an op with several
     parts: Mapping[str, Type] | None = None  # the results of an op with several
     trail: tuple[Span, ...] = ()  # calls of blocks that lead here, outermost first
+    owner: str = ""  # path of its weights, where it shares them with other values (an instance of `shared:`)
+    frozen: bool = False  # its weights are not trained
+    init: Init | None = None  # how its weights begin, where the spec says so
+    precision: str = ""  # "f32": computed in float32 whatever the policy of its op
+
+    @property
+    def weights_path(self) -> str:
+        """Where its weights are named: its own path, or the instance's."""
+        return self.owner or self.path
 
     @property
     def is_input(self) -> bool:
@@ -80,12 +89,13 @@ class Input:
 
 @dataclass(frozen=True)
 class Term:
-    """A loss or metric: the value that is averaged, and its weight."""
+    """A loss or metric: the value that is averaged (over where `mask` holds), and its weight, a number or a value."""
 
     name: str
     value: Value
-    weight: float
+    weight: float | Value
     span: Span
+    mask: Value | None = None
 
 
 @dataclass(frozen=True)
@@ -101,7 +111,7 @@ class Assertion:
 
 @dataclass(frozen=True)
 class Feed:
-    """`sample.feed`: the input that is replaced, and the value drawn for it."""
+    """`feed:` of an entry: the value that is replaced, and what is drawn for it."""
 
     source: Value
     drawn: Value
@@ -124,6 +134,9 @@ class Graph:
     assertions: tuple[Assertion, ...]
     feeds: tuple[Feed, ...]
     params: Mapping[str, Any]
+    # Views of this graph: the entries by name (`sample` is one), and what holds outside training where `eval:` differs.
+    entries: Mapping[str, Graph] = field(default_factory=dict)
+    evaluation: Graph | None = None
 
     def needed_for(self, targets: list[Value]) -> list[Value]:
         """The values that targets depend on, themselves included, in dataflow order."""
@@ -135,6 +148,14 @@ class Graph:
                 wanted.add(v)
                 stack.extend(v.values())
         return [v for v in self.values if v in wanted]
+
+    def targets(self) -> dict[str, Value]:
+        """Losses, their masks and weights, metrics and outputs by the name under which they are computed."""
+        out = {f"losses.{t.name}": t.value for t in self.losses}
+        out |= {f"masks.{t.name}": t.mask for t in self.losses if t.mask is not None}
+        out |= {f"weights.{t.name}": t.weight for t in self.losses if isinstance(t.weight, Value)}
+        out |= {f"metrics.{t.name}": t.value for t in self.metrics}
+        return out | dict(self.outputs)
 
     def text(self) -> str:
         """The graph as text, one value a line."""

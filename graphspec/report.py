@@ -1,4 +1,7 @@
-"""Diagnostics to text: for people (source lines with the place underlined) and for programs (JSON)."""
+"""Diagnostics to text: for people (source lines with the place underlined) and for programs (JSON).
+
+Other programs' formats stand beside: report_sarif.py (code scanners), report_github.py (annotations of a workflow).
+"""
 
 from __future__ import annotations
 
@@ -62,7 +65,7 @@ def _one(d: Diagnostic, paint: _Paint) -> str:
     places = [span for span in (d.span, *(r.span for r in d.related)) if span and span.source.text]
     wide = max((len(str(span.line)) for span in places), default=1)
     role = d.severity if d.severity in _COLORS else "note"
-    head = paint(role, f"{d.severity}[{d.code}]") + paint("message", f": {_clean(d.message)}")
+    head = paint(role, f"{d.severity}[{d.code}]") + paint("message", f": {clean(d.message)}")
     lines = [head]
     if d.span:
         lines += _place(d.span, wide, "-->", "^", paint, role)
@@ -78,7 +81,7 @@ def _one(d: Diagnostic, paint: _Paint) -> str:
 
 def _related(related: Related, wide: int, paint: _Paint) -> list[str]:
     place = _place(related.span, wide, ":::", "-", paint, "gutter")
-    place[0] += f": {_clean(related.message)}"
+    place[0] += f": {clean(related.message)}"
     return place
 
 
@@ -103,7 +106,7 @@ def _place(span: Span, wide: int, arrow: str, mark: str, paint: _Paint, role: st
     ]
 
 
-def _clean(text: str) -> str:
+def clean(text: str) -> str:
     """A message on one line: control characters spelled out, long quotations cut."""
     return shown(_LONG_QUOTE.sub(lambda m: f"'{m.group(1)[: QUOTE_LIMIT - 1]}…'", text), LONGEST_LINE)
 
@@ -111,7 +114,7 @@ def _clean(text: str) -> str:
 def _folded(text: str, wide: int) -> str:
     """A note, whose own line breaks are kept under its first line."""
     indent = "\n" + " " * (wide + 9)
-    return indent.join(_clean(line) for line in text.split("\n"))
+    return indent.join(clean(line) for line in text.split("\n"))
 
 
 def _counted(count: int, what: str) -> str:

@@ -13,6 +13,7 @@ class Source:
     path: str
     text: str
     _starts: list[int] = field(default_factory=list, repr=False)
+    parsed: dict[tuple[int, int, str], object] = field(default_factory=dict, repr=False)  # expressions, by place
 
     def line_starts(self) -> list[int]:
         if not self._starts:

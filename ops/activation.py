@@ -1,4 +1,4 @@
-"""Activations: pointwise non-linearities, each under its usual name."""
+"""Activations: pointwise non-linearities, each under its usual name; and what stands where none is wanted."""
 
 import math
 
@@ -73,3 +73,95 @@ def softplus(x):
     from graphspec.ops.modules.elementwise import Unary
 
     return Unary("softplus")
+
+
+@op("x: float[...] @ r -> float[...] @ r", time="pointwise()", example="x |> elu")
+def elu(x, *, alpha: float = 1.0):
+    """x where it is positive, else alpha * (exp(x) - 1) (Clevert et al. 2016). x: float[...]. alpha: depth below 0."""
+    from graphspec.ops.modules.elementwise import Unary
+
+    return Unary("elu", alpha=alpha)
+
+
+@op(
+    "x: float[...] @ r -> float[...] @ r",
+    time="pointwise()",
+    number=lambda x: x * math.tanh(max(x, 0.0) + math.log1p(math.exp(-abs(x)))),
+    example="x |> mish",
+)
+def mish(x):
+    """x * tanh(softplus(x)) (Misra 2020). x: float[...]."""
+    from graphspec.ops.modules.elementwise import Unary
+
+    return Unary("mish")
+
+
+@op(
+    "x: float[..., c] @ r -> float[..., c] @ r",
+    time="pointwise()",
+    weights={"alpha": ""},
+    example="x |> snake",
+)
+def snake(x):
+    """A ripple on a line, x + sin(alpha x)^2 / alpha, which extrapolates periodic signals (Ziyin et al. 2020).
+
+    x: float[..., c] -> the same. Weight `alpha` [c] = 1, a frequency for each channel.
+    """
+    from graphspec.ops.modules.elementwise import Snake
+
+    return Snake(x.channels)
+
+
+@op(
+    "x: float[...] @ r -> float[...] @ r",
+    time="pointwise()",
+    number=lambda x: math.log(x / (1 - x)),
+    example="x |> logit",
+)
+def logit(x):
+    """log(x / (1 - x)), the inverse of sigmoid; NaN outside [0, 1]. x: float[...]."""
+    from graphspec.ops.modules.elementwise import Unary
+
+    return Unary("logit")
+
+
+@op(
+    "x: float[..., c] @ r -> float[..., c] @ r",
+    time="pointwise()",
+    precision="f32",
+    example="x |> softmax",
+)
+def softmax(x):
+    """The exponentials of the channels, divided by their sum: positive, and 1 in all. x: float[..., c] -> the same."""
+    from graphspec.ops.modules.elementwise import Unary
+
+    return Unary("softmax", dim=-1)
+
+
+@op(
+    "x: float[..., c] @ r -> float[..., c] @ r",
+    time="pointwise()",
+    precision="f32",
+    example="x |> log_softmax",
+)
+def log_softmax(x):
+    """The logarithm of softmax over the channels, without overflow. x: float[..., c] -> the same."""
+    from graphspec.ops.modules.elementwise import Unary
+
+    return Unary("log_softmax", dim=-1)
+
+
+@op("x: any[...] @ r -> any[...] @ r", time="pointwise()", rearranges=True, example="x |> stop")
+def stop(x):
+    """The value as it is, with no gradient back through it. x: any[...] -> the same."""
+    from graphspec.ops.modules.elementwise import Identity
+
+    return Identity(stop=True)
+
+
+@op("x: any[...] @ r -> any[...] @ r", time="pointwise()", rearranges=True, example="x |> identity")
+def identity(x):
+    """The value as it is: the stage that does nothing. x: any[...] -> the same."""
+    from graphspec.ops.modules.elementwise import Identity
+
+    return Identity()

@@ -35,3 +35,14 @@ def embed(x, *, width: int):
     from graphspec.ops.modules.dense import Embed
 
     return Embed(x.channels, x.dtype.classes, width)
+
+
+@op("-> float[shaped(shape)]", weights={"weight": ""}, example="param([16], init=ones) * x")
+def param(*, shape: list):
+    """A learned static value: queries, gains, initial states. `init=` says how it begins; without it, as zeros.
+
+    shape: whole numbers. Weight `weight` of that shape.
+    """
+    from graphspec.ops.modules.dense import Param
+
+    return Param(tuple(shape))

@@ -13,6 +13,12 @@ def _categorical_nll(meaning):
     return CategoricalNLL()
 
 
+def _categorical_mode(meaning):
+    from graphspec.ops.modules.heads import CategoricalMode
+
+    return CategoricalMode()
+
+
 def _categorical_draw(meaning, *, top_k):
     from graphspec.ops.modules.heads import CategoricalDraw
 
@@ -24,7 +30,7 @@ CATEGORICAL = MeaningDeclaration(
     parameters=("n",),
     event="int(n)",
     axes=("n",),
-    functions={"nll": _categorical_nll, "draw": _categorical_draw},
+    functions={"nll": _categorical_nll, "draw": _categorical_draw, "mode": _categorical_mode},
 )
 
 
@@ -49,6 +55,7 @@ def categorical(x, *, classes: int, channels: int = 1):
 @op(
     "d: dist[...] @ r, x: event(d)[...] @ r -> float[...] @ r",
     time="pointwise()",
+    precision="f32",
     example="nll(d, x)",
 )
 def nll(d, x):
@@ -63,6 +70,7 @@ def nll(d, x):
     "d: dist[...] @ r, temperature?: float[], top_p?: float[] -> event(d)[...] @ r where top_k >= 0",
     time="pointwise()",
     noise="uniform[...]",
+    precision="f32",
     example="draw(d, temperature=0.9, top_p=0.95)",
 )
 def draw(d, temperature, top_p, *, top_k: int = 0):
@@ -73,6 +81,12 @@ def draw(d, temperature, top_p, *, top_k: int = 0):
     first exceed this probability (Holtzman et al. 2020), after top_k; 1 for all.
     """
     return _function_of(d, "draw", top_k=top_k)
+
+
+@op("d: dist[...] @ r -> event(d)[...] @ r", time="pointwise()", example="mode(d)")
+def mode(d):
+    """The likeliest event of each distribution; of equal ones the first. d: any distribution[...] -> its event[...]."""
+    return _function_of(d, "mode")
 
 
 def _function_of(d, name, **parameters):

@@ -1,4 +1,4 @@
-"""The time axis itself: delayed, folded into channels, unfolded from them."""
+"""The time axis itself: delayed, folded into channels, unfolded from them, pooled; and its differences."""
 
 from graphspec.declare import op
 
@@ -51,3 +51,49 @@ def shift(x, *, k: int, before: float | None = None):
     from graphspec.ops.modules.pool import Shift
 
     return Shift(x, k, before)
+
+
+@op(
+    "x: float[T, ...] @ r -> float[T/p, ...] @ r/p where p >= 1",
+    time="fold(p)",
+    example="x |> max_pool(4)",
+)
+def max_pool(x, *, p: int):
+    """The largest of every p ticks, element by element.
+
+    x: float[T, ...] @ r -> float[T/p, ...] @ r/p. p: ticks a group.
+    """
+    from graphspec.ops.modules.pool import MaxPool
+
+    return MaxPool(p)
+
+
+@op(
+    "x: float[T, ...] @ r -> float[T/p, ...] @ r/p where p >= 1",
+    time="fold(p)",
+    example="x |> mean_pool(4)",
+)
+def mean_pool(x, *, p: int):
+    """The mean of every p ticks, element by element.
+
+    x: float[T, ...] @ r -> float[T/p, ...] @ r/p. p: ticks a group.
+    """
+    from graphspec.ops.modules.pool import MeanPool
+
+    return MeanPool(p)
+
+
+@op(
+    "x: float[T, ...] @ r -> float[T, ...] @ r where order >= 1",
+    time="window(past=order)",
+    example="x |> delta",
+)
+def delta(x, *, order: int = 1):
+    """The change since the tick before, x_t - x_{t-1}, as if x had stood at its first value before the start.
+
+    x: float[T, ...] -> the same, in units of x per tick; its first tick is 0. order: how often; 2 is the change of the
+    change. Against `x - x[t-1]`, which reads 0 before the start, it makes no jump there.
+    """
+    from graphspec.ops.modules.pool import Delta
+
+    return Delta(x, order)

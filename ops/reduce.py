@@ -9,6 +9,7 @@ from graphspec.declare import op
 @op(
     "x: any[...] -> float[reduced(x, axis)] where axis == none or axis == -1",
     time="pointwise() if axis == -1 else everything()",
+    precision="f32",
     example="mean(x)",
 )
 def mean(x, *, axis: int | None = None):
@@ -24,6 +25,7 @@ def mean(x, *, axis: int | None = None):
 @op(
     "x: any[...] -> float[reduced(x, axis)] where axis == none or axis == -1",
     time="pointwise() if axis == -1 else everything()",
+    precision="f32",
     example="sum(x)",
 )
 def sum_(x, *, axis: int | None = None):

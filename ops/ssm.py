@@ -9,6 +9,7 @@ from graphspec.declare import op
     "x: float[T, c] @ r -> float[T, c] @ r where state >= 2, state % 2 == 0, dt_min > 0, dt_min <= dt_max",
     time="recurrent()",
     weights={"log_dt": "ssm", "log_a_re": "ssm", "a_im": "ssm", "b": "ssm", "c": "", "d": ""},
+    precision="f32",
     example="x |> s4d(64)",
 )
 def s4d(

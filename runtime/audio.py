@@ -12,10 +12,10 @@ import os
 import re
 import secrets
 import stat
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, Literal, TypeVar
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -31,6 +31,8 @@ MAX_AMPLITUDE = 100.0  # float files may overshoot full scale, but 40 dB over it
 BLOCK_FRAMES = 1 << 16
 
 PathLike = str | os.PathLike[str]
+Stereo = Literal["mix", "left", "right", "refuse"]  # what a file of several channels becomes where one is wanted
+Mono = Literal["duplicate", "refuse"]  # what a file of one channel becomes where several are wanted
 P = TypeVar("P", bound=PathLike)
 
 
@@ -62,11 +64,14 @@ def probe(path: PathLike) -> AudioInfo:
         return _checked_header(path, file)
 
 
-def read(path: PathLike, rate: int, channels: int) -> NDArray[np.float32]:
+def read(
+    path: PathLike, rate: int, channels: int, *, stereo: Stereo = "mix", mono: Mono = "duplicate"
+) -> NDArray[np.float32]:
     """All of `path` as float32 `[frames, channels]` at `rate` Hz.
 
-    One channel is the mean of the file's channels; any other width must be the file's own. Another rate is resampled
-    with soxr (HQ). Full scale is [-1, 1]; a float file or the resampler may overshoot it.
+    One channel of a file with several is, by `stereo`, their mean, the first or the second; a mono file is repeated
+    in every channel. Beyond that the width must be the file's own: there is no one way from six channels to two.
+    Another rate is resampled with soxr (HQ). Full scale is [-1, 1]; a float file or the resampler may overshoot it.
     Raises BadAudio if the file cannot be used, ValueError if `rate` or `channels` are out of bounds themselves.
     """
     if not MIN_RATE <= rate <= MAX_RATE:
@@ -75,11 +80,10 @@ def read(path: PathLike, rate: int, channels: int) -> NDArray[np.float32]:
         raise ValueError(f"channels is {channels}; it is 1..{MAX_CHANNELS}")
     with _opened(path) as file:
         info = _checked_header(path, file)
-        if channels not in (1, info.channels):
-            raise BadAudio(path, f"has {_counted(info.channels, 'channel')}, {channels} wanted")
+        fit = _fitting(path, info.channels, channels, stereo, mono)
         if info.seconds * rate * channels > MAX_VALUES:
             raise BadAudio(path, f"is too long to hold at {rate} Hz with {_counted(channels, 'channel')}")
-        samples = np.concatenate(list(_blocks(path, file, info, channels)))
+        samples = np.concatenate([fit(block) for block in _blocks(path, file, info)])
     if info.rate == rate:
         return samples
     return _resampled(path, samples, info.rate, rate)
@@ -163,12 +167,32 @@ def _checked_header(path: PathLike, file: soundfile.SoundFile) -> AudioInfo:
     return info
 
 
-def _blocks(path: PathLike, file: soundfile.SoundFile, info: AudioInfo, channels: int) -> Iterator[NDArray[np.float32]]:
-    """The file's blocks `[n, channels]`, checked, mixed down if asked; together exactly `info.frames` frames."""
+def _fitting(
+    path: PathLike, there: int, wanted: int, stereo: Stereo, mono: Mono
+) -> Callable[[NDArray[np.float32]], NDArray[np.float32]]:
+    """From blocks `[n, there]` to blocks `[n, wanted]`."""
+    if there == wanted:
+        return lambda block: block
+    differs = f"has {_counted(there, 'channel')}, {wanted} wanted"
+    if there == 1 and mono == "duplicate":
+        return lambda block: np.repeat(block, wanted, axis=1)
+    if wanted == 1 and there > 1 and stereo == "mix":
+        return lambda block: block.mean(axis=1, keepdims=True, dtype=np.float32)
+    if wanted == 1 and there > 1 and stereo != "refuse":
+        only = 0 if stereo == "left" else 1
+        return lambda block: block[:, only : only + 1].copy()  # a view would hold all channels in memory
+    raise BadAudio(path, differs)
+
+
+def _blocks(path: PathLike, file: soundfile.SoundFile, info: AudioInfo) -> Iterator[NDArray[np.float32]]:
+    """The file's blocks `[n, channels]`, checked; together exactly `info.frames` frames."""
+    # soundfile seeks after every read, and a seek in an MP3 starts its next frame without the bits that it borrows from
+    # those before: half a thousand wrong samples at each seam. So an MP3 is one block; the header bounds that, too.
+    size = info.frames if file.subtype.startswith("MPEG") else BLOCK_FRAMES
     done = 0
     while done < info.frames:
         try:
-            block = file.read(min(BLOCK_FRAMES, info.frames - done), dtype="float32", always_2d=True)
+            block = file.read(min(size, info.frames - done), dtype="float32", always_2d=True)
         except Exception as error:
             raise BadAudio(path, f"breaks off after frame {done}: {_first_line(error)}") from None
         if not len(block):
@@ -178,7 +202,7 @@ def _blocks(path: PathLike, file: soundfile.SoundFile, info: AudioInfo, channels
             raise BadAudio(path, f"holds NaN or infinity before frame {done}")
         if np.abs(block).max() > MAX_AMPLITUDE:
             raise BadAudio(path, f"has amplitudes above {MAX_AMPLITUDE:g} before frame {done}")
-        yield block if channels == info.channels else block.mean(axis=1, keepdims=True, dtype=np.float32)
+        yield block
 
 
 def _resampled(path: PathLike, samples: NDArray[np.float32], rate_in: int, rate_out: int) -> NDArray[np.float32]:

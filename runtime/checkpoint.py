@@ -2,7 +2,7 @@
 
     weights.safetensors, optimizer.safetensors, ...   one file a group of tensors
     meta.json                                         step, counters, best: everything that is not a tensor
-    manifest.json                                     SHA-256 and size of each file, written last
+    manifest.json                                     SHA-256 and size of each file, and the Origin; written last
 
 A folder is written as `.STEP.part` beside its final place (never across file systems), every file and the folder are
 synced, then it is renamed. So a kill at any moment costs the checkpoint under way and no other. Nothing is ever read
@@ -17,6 +17,7 @@ import os
 import shutil
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -47,11 +48,28 @@ _DTYPES = {
 }
 
 
-def save(folder: Path, step: int, tensors: Groups, meta: Mapping[str, Any], keep: int = 3) -> Path:
+@dataclass(frozen=True)
+class Origin:
+    """What a checkpoint comes from: SHA-256 of the resolved spec, versions by package, processes that trained it."""
+
+    spec: str
+    versions: Mapping[str, str]
+    world_size: int = 1
+
+
+def save(
+    folder: Path,
+    step: int,
+    tensors: Groups,
+    meta: Mapping[str, Any],
+    keep: int = 3,
+    origin: Origin | None = None,
+) -> Path:
     """Write the checkpoint of `step`, then delete all but the newest `keep` of this step and before. Returns its path.
 
     tensors: group -> name -> tensor, on any device; tensors that share memory (tied weights) are each written in full.
-    meta: JSON-able. A checkpoint of the same step is replaced; those of later steps are left alone (`drop_after`).
+    meta: JSON-able. origin: goes into the manifest (`load` compares its spec, `origin_of` reads it).
+    A checkpoint of the same step is replaced; those of later steps are left alone (`drop_after`).
     Raises SpecError GS0622 when it cannot be written; the checkpoints that were there are then intact.
     """
     if step < 0 or keep < 1:
@@ -72,6 +90,8 @@ def save(folder: Path, step: int, tensors: Groups, meta: Mapping[str, Any], keep
             _write(part / "meta.json", meta_text.encode())
             files = {p.name: {"sha256": _sha256(p), "size": p.stat().st_size} for p in sorted(part.iterdir())}
             manifest = {"format": _FORMAT, "step": step, "files": files}
+            if origin is not None:
+                manifest |= {"spec": origin.spec, "versions": dict(origin.versions), "world_size": origin.world_size}
             _write(part / "manifest.json", json.dumps(manifest, indent=1).encode())
             _sync(part)
             if final.exists():
@@ -127,11 +147,21 @@ def verify(path: Path) -> list[str]:
     return problems
 
 
-def load(path: Path, like: Groups | None = None) -> tuple[dict[str, dict[str, Tensor]], dict[str, Any]]:
+def origin_of(path: Path) -> Origin | None:
+    """The origin in a checkpoint's manifest, if it says one."""
+    manifest, _ = _read_json(Path(path) / "manifest.json")
+    spec, versions, world = (manifest.get(k) for k in ("spec", "versions", "world_size"))
+    if not isinstance(spec, str) or not isinstance(versions, dict) or not isinstance(world, int):
+        return None
+    return Origin(spec, {str(k): str(v) for k, v in versions.items()}, world)
+
+
+def load(path: Path, like: Groups | None = None, spec: str = "") -> tuple[dict[str, dict[str, Tensor]], dict[str, Any]]:
     """Tensors (on the CPU) and meta of a checkpoint, after `verify`.
 
     like: the tensors they will be copied to (meta tensors will do). Then only its groups are read, and names, shapes
     and dtypes must be the same: all are compared before the first tensor is read.
+    spec: hash of the spec it is loaded for. Another one than the manifest's is another model, though shapes agree.
     Raises SpecError GS0620 (damaged) or GS0621 (of another model).
     """
     path = Path(path)
@@ -150,6 +180,10 @@ def load(path: Path, like: Groups | None = None) -> tuple[dict[str, dict[str, Te
             differences = [d for group in like for d in _differences(path / f"{group}.safetensors", group, like[group])]
             if differences:
                 raise SpecError(_different(path, differences))
+        origin = origin_of(path)
+        if spec and origin is not None and origin.spec != spec:
+            told = f"its spec has the hash {origin.spec[:12]}, this one {spec[:12]}, though every tensor fits"
+            raise SpecError(_different(path, [told, f"in the checkpoint {origin.spec}", f"here {spec}"]))
         for group in present if like is None else like:
             with safe_open(path / f"{group}.safetensors", framework="pt", device="cpu") as file:
                 tensors[group] = {name: file.get_tensor(name) for name in file.keys()}

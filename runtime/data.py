@@ -1,11 +1,18 @@
-"""Data for a spec: recordings split by file, and crops that are a pure function of (seed, update, rank, row)."""
+"""Data for a spec: files in three parts, and crops that are a pure function of (seed, update, rank, row).
+
+A `Track` is what one input is given. Tracks of several inputs hold the same pieces, matched by the names of their
+files; their crops start at the same time, on the grid of moments at which every input has a tick (for an input at
+1/64 of the rate of another: its own ticks).
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import math
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
-from typing import Any
+from fractions import Fraction
+from functools import reduce
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -14,18 +21,18 @@ from torch import Tensor
 
 from graphspec.compiler.pipeline import Checked
 from graphspec.compiler.settings import Setting
-from graphspec.diagnostic import Diagnostic, fail
+from graphspec.diagnostic import Diagnostic, Fix, fail
 from graphspec.graph import Value
 from graphspec.ops.modules.quantise import dequantise, quantise
-from graphspec.runtime.audio import BadAudio, natural_order, probe, read
+from graphspec.types import show_rate
 
-EXTENSIONS = {".wav", ".flac", ".ogg", ".aif", ".aiff", ".mp3"}
-MAX_BYTES = 8 << 30  # of decoded data held in memory
+if TYPE_CHECKING:
+    from pathlib import Path
 
 
 @dataclass(frozen=True)
 class Piece:
-    """One recording: `samples` [frames, channels], integer levels or float32."""
+    """One recording (or array): `samples` [frames, channels], integer levels or float32."""
 
     name: str
     samples: NDArray[Any]
@@ -61,35 +68,144 @@ class Audio:
         return torch.from_numpy(samples.astype(np.int64 if self.bits else np.float32))
 
 
-@dataclass
-class Dataset:
-    """The pieces of one input, in three parts; `skipped` tells which files were not used and why."""
+@dataclass(frozen=True)
+class Numbers:
+    """An input that is no sound (codes, features): its numbers are used as they are."""
+
+    kind: str  # int | float | bool
+
+    def tensor(self, samples: NDArray[Any]) -> Tensor:
+        return torch.from_numpy(samples.astype({"int": np.int64, "float": np.float32, "bool": np.bool_}[self.kind]))
+
+
+@dataclass(frozen=True)
+class Track:
+    """What one input is given: its pieces in three parts, at `rate` ticks a second."""
 
     input: str
-    audio: Audio
-    train: list[Piece]
-    validation: list[Piece]
-    test: list[Piece]
+    rate: Fraction
+    audio: Audio | Numbers
+    train: Sequence[Piece]
+    validation: Sequence[Piece]
+    test: Sequence[Piece]
+
+
+@dataclass
+class Dataset:
+    """The tracks by input, piece i of each the same recording; `skipped` tells which files were not used and why."""
+
+    tracks: Mapping[str, Track]
     skipped: list[str] = field(default_factory=list)
+    _starts: dict[tuple[tuple[str, int], ...], NDArray[np.int64]] = field(default_factory=dict, repr=False)
+
+    @property
+    def input(self) -> str:
+        """The only input that has data. Raises GS0190 where there are several (see `batches`)."""
+        if len(self.tracks) > 1:
+            fail("GS0190", f"this is not built yet for data of several inputs: {', '.join(self.tracks)}", None)
+        return self._first.input
+
+    @property
+    def audio(self) -> Audio | Numbers:
+        """Of the only input (of the first of several, as the parts below)."""
+        return self._first.audio
+
+    @property
+    def train(self) -> Sequence[Piece]:
+        return self._first.train
+
+    @property
+    def validation(self) -> Sequence[Piece]:
+        return self._first.validation
+
+    @property
+    def test(self) -> Sequence[Piece]:
+        return self._first.test
+
+    @property
+    def _first(self) -> Track:
+        return next(iter(self.tracks.values()))
 
     def batch(self, length: int, rows: int, seed: int, update: int, rank: int = 0) -> Tensor:
-        """Random crops [rows, length, channels]: row r of an update is the same whatever the machine did before."""
-        return torch.stack([self._crop(length, seed, update, rank * rows + r) for r in range(rows)])
+        """Random crops [rows, length, channels] of the only input; see `batches`."""
+        return self.batches({self.input: length}, rows, seed, update, rank)[self.input]
 
-    def _crop(self, length: int, seed: int, update: int, row: int) -> Tensor:
-        usable = [p for p in self.train if p.frames >= length]
-        starts = np.cumsum([p.frames - length + 1 for p in usable])
+    def batches(
+        self, lengths: Mapping[str, int], rows: int, seed: int, update: int, rank: int = 0
+    ) -> dict[str, Tensor]:
+        """Random crops [rows, lengths[input], channels] for each input, those of a row all from one moment.
+
+        Row r of an update is the same whatever the machine did before, and every start is equally likely.
+        """
+        drawn = [self._draw(lengths, seed, update, rank * rows + r) for r in range(rows)]
+        return {
+            name: torch.stack([self._crop(track, track.train[i], at, lengths[name]) for i, at in drawn])
+            for name, track in self.tracks.items()
+        }
+
+    def validation_crops(self, length: int, most: int) -> Tensor:
+        """Up to `most` crops [n, length, channels] of the only input; see `validation_batches`."""
+        return self.validation_batches({self.input: length}, most)[self.input]
+
+    def validation_batches(self, lengths: Mapping[str, int], most: int) -> dict[str, Tensor]:
+        """Up to `most` crops [n, lengths[input], channels], spread evenly over the validation pieces; always the same.
+
+        Crops do not overlap.
+        """
+        ticks = max(-(-length // self._step(self.tracks[name])) for name, length in lengths.items())
+        counts = self._counts(lengths, "validation")
+        places = [(i, at) for i, count in enumerate(counts) for at in range(0, count, ticks)]
+        if not places:
+            fail("GS0614", f"no validation file is as long as {_told(lengths)}", None)
+        n = min(most, len(places))
+        chosen = [places[i * len(places) // n] for i in range(n)]
+        return {
+            name: torch.stack([self._crop(track, track.validation[i], at, lengths[name]) for i, at in chosen])
+            for name, track in self.tracks.items()
+        }
+
+    def tensor(self, input: str, piece: Piece) -> Tensor:
+        """A whole piece [frames, channels] as the model reads it."""
+        return self.tracks[input].audio.tensor(piece.samples)
+
+    def _draw(self, lengths: Mapping[str, int], seed: int, update: int, row: int) -> tuple[int, int]:
+        """(which piece, the moment on the grid at which its crop starts)"""
+        key = tuple(sorted(lengths.items()))
+        if key not in self._starts:
+            self._starts[key] = np.cumsum(self._counts(lengths, "train"))
+        starts = self._starts[key]
+        if not starts[-1]:
+            fail("GS0614", f"no training file is as long as {_told(lengths)}", None)
         draw = np.random.Generator(np.random.Philox(key=seed, counter=[0, 0, row, update]))
         at = int(draw.integers(starts[-1]))
         which = int(np.searchsorted(starts, at, side="right"))
-        first = at - (int(starts[which - 1]) if which else 0)
-        return self.audio.tensor(usable[which].samples[first : first + length])
+        return which, at - (int(starts[which - 1]) if which else 0)
 
-    def validation_crops(self, length: int, most: int) -> Tensor:
-        """Up to `most` crops [n, length, channels], spread evenly over the validation pieces; always the same."""
-        places = [(p, i * length) for p in self.validation for i in range(p.frames // length)]
-        chosen = [places[i * len(places) // min(most, len(places))] for i in range(min(most, len(places)))]
-        return torch.stack([self.audio.tensor(p.samples[a : a + length]) for p, a in chosen])
+    def _crop(self, track: Track, piece: Piece, at: int, length: int) -> Tensor:
+        first = at * self._step(track)
+        return track.audio.tensor(piece.samples[first : first + length])
+
+    def _counts(self, lengths: Mapping[str, int], part: str) -> list[int]:
+        """For each piece of a part: at how many moments of the grid a crop may start."""
+        each = [
+            [max(0, (p.frames - lengths[name]) // self._step(track) + 1) for p in getattr(track, part)]
+            for name, track in self.tracks.items()
+        ]
+        return [min(counts) for counts in zip(*each, strict=True)]
+
+    def _step(self, track: Track) -> int:
+        """Ticks of the track between two moments of the grid."""
+        return int(track.rate / grid(t.rate for t in self.tracks.values()))
+
+
+def grid(rates: Any) -> Fraction:
+    """The rate of the moments at which all have a tick: the greatest common divisor."""
+    return reduce(
+        lambda a, b: Fraction(
+            math.gcd(a.numerator * b.denominator, b.numerator * a.denominator), a.denominator * b.denominator
+        ),
+        rates,
+    )
 
 
 def audio_of(value: Value, law: str) -> Audio:
@@ -110,100 +226,140 @@ def audio_of(value: Value, law: str) -> Audio:
     return Audio(int(type_.rate), type_.channels, bits, law)
 
 
-def load(checked: Checked, folder: Path, warn: Callable[[Diagnostic], None], shortest: int = 1) -> Dataset:
-    """The dataset of the spec's one data input. `folder`: where the spec's relative paths start.
+def crop_lengths(checked: Checked) -> dict[str, int]:
+    """Ticks of a crop for each input that has data, from `train.crop`.
 
-    Files that cannot be used, or are shorter than a crop, are skipped, counted and reported.
+    An axis that `crop` leaves open gets what its rate makes of the crop of another. Raises GS0607 where nothing says
+    how long a crop is, GS0656 where it would be no whole number of ticks.
     """
-    settings = checked.settings
-    if not settings.data:
+    crop = checked.settings.crop
+    types = {name: checked.graph.inputs[name].value.type for name in checked.settings.data}
+    lengths: dict[str, int] = {}
+    for name, type_ in types.items():
+        if type_.timed and type_.length.symbols() <= crop.keys():
+            lengths[name] = int(type_.length.evaluate(crop))
+    known = next(((types[n].rate, length) for n, length in lengths.items()), None)
+    for name, type_ in types.items():
+        if name in lengths:
+            continue
+        if known is None or type_.rate is None:
+            axis = str(type_.dims[0])
+            fail(
+                "GS0607",
+                f"'train.crop' does not say how long '{axis}' is",
+                None,
+                fixes=[Fix(f"write crop: {{{axis}: 8192}} under train:")],
+            )
+        ticks = known[1] / known[0] * type_.rate
+        if ticks.denominator != 1:
+            fail(
+                "GS0656",
+                f"a crop of {known[1]} ticks at {show_rate(known[0])} is {float(ticks):.2f} ticks of '{name}' at "
+                f"{show_rate(type_.rate)}",
+                checked.settings.data[name].span,
+                fixes=[Fix(f"take a multiple of {ticks.denominator}")],
+            )
+        lengths[name] = int(ticks)
+    return {name: lengths[name] for name in types}
+
+
+def load(
+    checked: Checked, folder: Path, warn: Callable[[Diagnostic], None], shortest: int | Mapping[str, int] = 1
+) -> Dataset:
+    """The dataset of the spec's inputs. `folder`: where the spec's relative paths start.
+
+    shortest: ticks of a crop (`crop_lengths`). Files that cannot be used, or are shorter than a crop, are skipped,
+    counted and reported.
+    """
+    from graphspec.runtime.sources import read_source
+
+    sources = checked.settings.data
+    if not sources:
         fail("GS0608", "the spec has no 'data:'; say where its audio comes from, as wave: audio_folder(\"data\")", None)
-    if len(settings.data) > 1:
-        second = list(settings.data.values())[1]
-        fail("GS0190", "data for more than one input is not built yet", second.span)
-    name, source = next(iter(settings.data.items()))
-    audio = audio_of(checked.graph.inputs[name].value, source.arguments["quantise"])
-    if source.name == "corpus":
-        pieces, skipped = _synthesised(audio, source), []
-    else:
-        pieces, skipped = _recordings(audio, source, folder, warn)
-    held, valid = source.arguments["held_out"], source.arguments["validation"]
-    if held < 0 or valid < 1 or held + valid >= len(pieces):
+    found: dict[str, dict[str, Piece]] = {}
+    forms: dict[str, Audio | Numbers] = {}
+    skipped: list[str] = []
+    for name, source in sources.items():
+        forms[name], found[name], unused = read_source(checked.graph.inputs[name].value, source, folder, warn)
+        skipped += unused
+    rates = {name: checked.graph.inputs[name].value.type.rate or Fraction(1) for name in sources}
+    keys = list(found[next(iter(sources))])
+    if len(sources) > 1:
+        keys = _matched(found, rates, sources, skipped, warn)
+    first = next(iter(sources.values()))
+    for source in sources.values():
+        if any(source.arguments[k] != first.arguments[k] for k in ("held_out", "validation")):
+            fail("GS0655", "the sources of several inputs hold out the same files; these differ", source.span)
+    held, valid = first.arguments["held_out"], first.arguments["validation"]
+    if held < 0 or valid < 1 or held + valid >= len(keys):
         fail(
             "GS0613",
-            f"{len(pieces)} files cannot give {held} for the test, {valid} for validation and some to train on",
-            source.span,
+            f"{len(keys)} files cannot give {held} for the test, {valid} for validation and some to train on",
+            first.span,
             notes=skipped[:5],
         )
-    cut = len(pieces) - held
-    parts = pieces[: cut - valid], pieces[cut - valid : cut], pieces[cut:]
-    for what, part in zip(("training", "validation"), parts, strict=False):
-        short = [p.name for p in part if p.frames < shortest]
+    cut = len(keys) - held
+    parts = keys[: cut - valid], keys[cut - valid : cut], keys[cut:]
+    tracks = {
+        name: Track(name, rates[name], forms[name], *([found[name][k] for k in part] for part in parts))
+        for name in sources
+    }
+    data = Dataset(tracks, skipped)
+    _long_enough(data, shortest if isinstance(shortest, Mapping) else dict.fromkeys(tracks, shortest), first, warn)
+    return data
+
+
+def _long_enough(
+    data: Dataset, shortest: Mapping[str, int], source: Setting, warn: Callable[[Diagnostic], None]
+) -> None:
+    for what, part, pieces in (("training", "train", data.train), ("validation", "validation", data.validation)):
+        short = [p.name for p, count in zip(pieces, data._counts(shortest, part), strict=True) if not count]
         if short:
-            skipped += [f"{n}: shorter than the crop of {shortest} samples" for n in short]
-            warn(
-                Diagnostic(
-                    "GS0614",
-                    f"{len(short)} of {len(part)} {what} files are shorter than the crop: {', '.join(short[:3])}",
-                    source.span,
-                    "warning",
-                )
-            )
-        if len(short) == len(part):
-            fail("GS0614", f"no {what} file is as long as the crop of {shortest} samples", source.span)
-    return Dataset(name, audio, *parts, skipped=skipped)
+            data.skipped += [f"{n}: shorter than the crop of {_told(shortest)}" for n in short]
+            told = f"{len(short)} of {len(pieces)} {what} files are shorter than the crop: {', '.join(short[:3])}"
+            warn(Diagnostic("GS0614", told, source.span, "warning"))
+        if len(short) == len(pieces):
+            fail("GS0614", f"no {what} file is as long as the crop of {_told(shortest)}", source.span)
 
 
-def _synthesised(audio: Audio, source: Setting) -> list[Piece]:
-    from graphspec.runtime.corpus import pieces
-
-    made = pieces(audio.rate, source.arguments["pieces"], source.arguments["seconds"])
-    wide = [np.repeat(p, audio.channels, axis=1) for p in made]
-    return [Piece(f"corpus {i}", audio.encode(p)) for i, p in enumerate(wide)]
+def _told(lengths: Mapping[str, int]) -> str:
+    if len(lengths) == 1:
+        return f"{next(iter(lengths.values()))} samples"
+    return ", ".join(f"{length} ticks of '{name}'" for name, length in lengths.items())
 
 
-def _recordings(
-    audio: Audio, source: Setting, folder: Path, warn: Callable[[Diagnostic], None]
-) -> tuple[list[Piece], list[str]]:
-    written = Path(source.arguments["path"])
-    trusted = source.span.source.path.startswith("<command line>")
-    if not trusted and (written.is_absolute() or ".." in written.parts):
-        fail(
-            "GS0615",
-            f"the data path '{written}' leaves the spec's folder",
-            source.span,
-            notes=["on the command line, data=FOLDER may lie anywhere"],
-        )
-    root = written if trusted else folder / written
-    if not root.is_dir():
-        fail(
-            "GS0616",
-            f"there is no folder '{root}'",
-            source.span,
-            notes=["data=FOLDER on the command line names another one"],
-        )
-    paths = natural_order([p for p in root.rglob("*") if p.suffix.lower() in EXTENSIONS])
-    if not paths:
-        fail("GS0616", f"no audio in '{root}'", source.span, notes=[f"looked for {', '.join(sorted(EXTENSIONS))}"])
-    width = 4 if audio.bits is None else 1 if audio.bits <= 8 else 2
-    pieces, skipped, total = [], [], 0
-    for path in paths:
-        try:
-            info = probe(path)
-            total += int(info.seconds * audio.rate) * audio.channels * width
-            if total > MAX_BYTES:
-                fail("GS0617", f"the recordings of '{root}' take over {MAX_BYTES >> 30} GiB decoded", source.span)
-            pieces.append(Piece(path.name, audio.encode(read(path, audio.rate, audio.channels))))
-        except BadAudio as bad:
-            skipped.append(f"{path.name}: {bad.reason}")
-    if skipped:
-        more = f" and {len(skipped) - 3} more" if len(skipped) > 3 else ""
-        warn(
-            Diagnostic(
-                "GS0618",
-                f"{len(skipped)} of {len(paths)} files cannot be used: {'; '.join(skipped[:3])}{more}",
-                source.span,
-                "warning",
-            )
-        )
-    return pieces, skipped
+def _matched(
+    found: Mapping[str, Mapping[str, Piece]],
+    rates: Mapping[str, Fraction],
+    sources: Mapping[str, Setting],
+    skipped: list[str],
+    warn: Callable[[Diagnostic], None],
+) -> list[str]:
+    """The names that every input has a file of, in the order of the first, where the files last equally long.
+
+    Lengths may differ by less than two ticks of the common grid: frames at the edges are padded by some and not by
+    others. The rest is skipped and said; too much of it is an error (GS0654).
+    """
+    tick = 1 / grid(rates.values())
+    every = list(dict.fromkeys(key for pieces in found.values() for key in pieces))
+    kept: list[str] = []
+    unused: list[str] = []
+    for key in every:
+        absent = [name for name, pieces in found.items() if key not in pieces]
+        lasting = {name: p[key].frames / rates[name] for name, p in found.items() if key in p}
+        if absent:
+            unused.append(f"{key}: there is none for '{absent[0]}'")
+        elif max(lasting.values()) - min(lasting.values()) >= 2 * tick:
+            unused.append(f"{key}: " + ", ".join(f"{float(s):.3f} s of '{name}'" for name, s in lasting.items()))
+        else:
+            kept.append(key)
+    borne = min((s.arguments["max_bad"] for s in sources.values() if "max_bad" in s.arguments), default=0.5)
+    skipped += unused
+    if unused:
+        span = list(sources.values())[1].span
+        more = f" and {len(unused) - 3} more" if len(unused) > 3 else ""
+        told = f"{len(unused)} of {len(every)} files do not match between the inputs: {'; '.join(unused[:3])}{more}"
+        if not kept or len(unused) > borne * len(every):
+            fail("GS0654", told, span, notes=["files match by their names without the ending, and last equally long"])
+        warn(Diagnostic("GS0654", told, span, "warning"))
+    return kept

@@ -1,4 +1,7 @@
-"""`metrics.csv`: a row of exact numbers a logged step, in stable columns; a line torn by a kill goes on resume."""
+"""`metrics.csv`: a row of exact numbers a logged step, in stable columns; a line torn by a kill goes on resume.
+
+`Board` gives the same rows to TensorBoard.
+"""
 
 from __future__ import annotations
 
@@ -8,7 +11,7 @@ import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from graphspec.diagnostic import SpecError
+from graphspec.diagnostic import Fix, SpecError, fail
 from graphspec.runtime.checkpoint import cannot_write, write_atomic
 
 TIMING = ("seconds", "cpu_seconds")  # last, so that the columns before them compare equal between two equal runs
@@ -91,6 +94,48 @@ class MetricsLog:
         kept = [row for row in rows if len(row) == len(head) and _within(row[0], last_step)]
         self.dropped += len(rows) - len(kept)
         return [c for c in head[1:] if c not in TIMING], [dict(zip(head, row, strict=True)) for row in kept]
+
+
+class Board:
+    """The rows as scalars for TensorBoard, in a folder of their own.
+
+    resume_step: scalars of later steps, left by a run that was killed, are hidden. Raises SpecError GS0636 when the
+    package is not installed.
+    """
+
+    def __init__(self, folder: Path, resume_step: int | None = None) -> None:
+        require_tensorboard()
+        from torch.utils.tensorboard import SummaryWriter
+
+        self._writer = SummaryWriter(str(folder), purge_step=None if resume_step is None else resume_step + 1)
+
+    def append(self, step: int, row: Mapping[str, float]) -> None:
+        """One scalar a column; `loss.nll` is drawn as `loss/nll`."""
+        for name, value in row.items():
+            self._writer.add_scalar(name.replace(".", "/", 1), value, step)
+
+    def __enter__(self) -> Board:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._writer.close()
+
+
+def require_tensorboard() -> None:
+    """Raise SpecError GS0636 when the package is not there: before a run is made that would want it."""
+    try:
+        import torch.utils.tensorboard  # noqa: F401
+    except ImportError as error:
+        fail(
+            "GS0636",
+            "--tensorboard needs the package tensorboard, which is not installed",
+            None,
+            notes=[str(error)],
+            fixes=[
+                Fix("pip install graphspec[tensorboard]"),
+                Fix("or leave --tensorboard away: metrics.csv has it all"),
+            ],
+        )
 
 
 def _line(cells: Sequence[str]) -> bytes:

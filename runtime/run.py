@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import platform
 from collections.abc import Sequence
@@ -10,8 +11,10 @@ from pathlib import Path
 from typing import Any
 
 from graphspec.compiler.pipeline import Checked
+from graphspec.declare import show
 from graphspec.diagnostic import Fix, fail
-from graphspec.runtime.checkpoint import write_atomic
+from graphspec.graph import Graph, Value
+from graphspec.runtime.checkpoint import Origin, write_atomic
 from graphspec.span import Source, Span
 
 
@@ -77,7 +80,7 @@ def new_run(name: str, checked: Checked, spec: str, overrides: Sequence[str], th
             fixes=[Fix("go on with it: --resume"), Fix("or give another name: --run NAME")],
         )
     folder.mkdir(parents=True, exist_ok=True)
-    write_atomic(folder / "spec.yaml", checked.spec.document.source.text.encode())
+    write_atomic(folder / "spec.yaml", checked.spec.text.encode())
     config = {
         "spec": spec,
         "overrides": list(overrides),
@@ -94,6 +97,7 @@ def environment(threads: int) -> dict[str, Any]:
     import torch
 
     import graphspec
+    from graphspec.runtime.parallel import size_of_group
 
     return {
         "graphspec": graphspec.__version__,
@@ -102,4 +106,34 @@ def environment(threads: int) -> dict[str, Any]:
         "numpy": numpy.__version__,
         "machine": platform.machine(),
         "threads": threads,
+        "processes": size_of_group(),
     }
+
+
+def origin(checked: Checked, world_size: int = 1) -> Origin:
+    """What a checkpoint's manifest says of where it comes from."""
+    versions = {k: str(v) for k, v in environment(0).items() if k not in ("machine", "threads")}
+    return Origin(spec_hash(checked.graph), versions, world_size)
+
+
+def spec_hash(graph: Graph) -> str:
+    """SHA-256 of what the spec computes, resolved: every value with its op, arguments, operands and type.
+
+    Params, libraries and overrides are in it as far as they change a value; comments, the order of keys, how it is
+    trained and arguments that equal their default are not.
+    """
+    return hashlib.sha256("\n".join(map(_resolved, graph.values)).encode()).hexdigest()
+
+
+def _resolved(value: Value) -> str:
+    if value.op is None:
+        what = f"part {value.part}" if value.part else "input"
+        arguments: list[str] = []
+    else:
+        what, op = value.op.name, value.op
+        given = [(name, a, op.parameter(name)) for name, a in sorted(value.arguments.items())]
+        arguments = [f"{name}={show(a)}" for name, a, p in given if p is None or p.required or p.default != a]
+    operands = [o.path if isinstance(o, Value) else show(o.value) for o in value.operands]
+    slots = [f"{slot}={o}" for slot, o in zip(value.slots, operands, strict=True)] if value.slots else operands
+    before = f" before {show(value.before)}" if value.before is not None else ""
+    return f"{value.path}: {value.type} = {what}({', '.join([*slots, *arguments])}){before}"

@@ -19,7 +19,7 @@ from graphspec.compiler.lower import Model
 from graphspec.compiler.plan import Fire, Schedule, consumed, schedule
 from graphspec.diagnostic import fail
 from graphspec.graph import Constant, Value
-from graphspec.ops.modules.noise import stream_id, uniform
+from graphspec.ops.modules.noise import normal, stream_id, uniform
 from graphspec.types import Type
 
 NOISE_TICKS = 4096  # noise is drawn for so many ticks at a time
@@ -101,12 +101,20 @@ class Sampler:
     """A model ready to sample a batch of rows; `first_row` numbers them for the noise."""
 
     def __init__(
-        self, model: Model, rows: int, seed: int, knobs: Mapping[str, float] | None = None, first_row: int = 0
+        self,
+        model: Model,
+        rows: int,
+        seed: int,
+        knobs: Mapping[str, float] | None = None,
+        first_row: int = 0,
+        entry: str = "sample",
     ):
-        if not model.graph.feeds:
-            fail("GS0627", "the spec has no 'sample:', so nothing says what is drawn", None)
+        view = model.entries.get(entry)
+        if view is None or not view.graph.feeds:
+            fail("GS0627", f"the spec has no '{entry}' with a feed, so nothing says what is drawn", None)
         self.model = model.eval()
-        self.plan: Schedule = schedule(model.graph)
+        self.view = view
+        self.plan: Schedule = schedule(view.graph)
         self.rows = rows
         self.seed = seed
         self.row_numbers = torch.arange(first_row, first_row + rows)
@@ -118,7 +126,7 @@ class Sampler:
         self._compile()
 
     def _knobs(self, given: Mapping[str, float]) -> dict[Value, Any]:
-        inputs = self.model.graph.inputs
+        inputs = self.view.graph.inputs
         knobs = {n: i.default for n, i in inputs.items() if not i.value.type.timed}
         for name, value in given.items():
             if name in knobs and not value >= 0:
@@ -130,8 +138,12 @@ class Sampler:
     # ---- the program --------------------------------------------------------------------------------------------
 
     def _compile(self) -> None:
-        plan, model = self.plan, self.model
+        plan, model = self.plan, self.view
         self.registers: Registers = []
+        self.played = {n: v for n, v in model.graph.outputs.items() if v.type.timed}
+        for n, v in model.graph.outputs.items():
+            if not v.type.timed:
+                fail("GS0190", f"'{n}' has no time; sampling it is not built yet", v.span)
         self.where: dict[Value, list[Pick]] = {}  # element -> its register
         fed = dict(plan.fed)
         for v in plan.values:
@@ -152,14 +164,23 @@ class Sampler:
                 self.states.append(self._past(v, start) if _delays(v) else start)
         self.static: dict[Value, Any] = dict(self.knobs)
         with torch.no_grad():
+            noise = {v.path: self._drawn(v, 0, 1)[:, 0] for v in plan.static if v.noise is not None}
             for v in plan.static:
-                self.static[v] = model.evaluate([v], {k.path: x for k, x in self.knobs.items()})[0]
+                self.static[v] = model.evaluate([v], {k.path: x for k, x in self.knobs.items()}, noise)[0]
         program: list[list[Any]] = [[] for _ in range(2 * plan.block)]
+        played: list[list[tuple[str, Pick]]] = [[] for _ in range(2 * plan.block)]
         for f in plan.fires:
             made = self._instruction(f, prepared)
             if made is not None:
                 program[f.at].append(made)
-        self.program = program
+            for name, v in self.played.items():
+                if v is f.value:
+                    played[f.at] += [(name, p) for p in self.where[v][f.first : f.first + f.count]]
+        for name, v in self.played.items():
+            if v in fed:
+                for k in range(plan.block):
+                    played[2 * k + 1].append((name, self.where[v][k]))
+        self.program, self.leaving = program, played
         self.delays = [v for v in plan.values if v in self.slots and _delays(v)]
 
     def _register(self) -> Pick:
@@ -225,7 +246,7 @@ class Sampler:
             ]
         else:
             register = self.where[v][f.first].register
-        return Instruction(self.model.modules_of[v], plain, named, register, self.slots.get(v), own, noise, parts)
+        return Instruction(self.view.modules_of[v], plain, named, register, self.slots.get(v), own, noise, parts)
 
     # ---- running --------------------------------------------------------------------------------------------------
 
@@ -249,7 +270,7 @@ class Sampler:
             self._tick({name: p[:, k : k + 1] for name, p in prompt.items()})
 
     def _parallel(self, prompt: Mapping[str, Tensor]) -> None:
-        model = self.model
+        model = self.view
         state = model.init_state(self.rows, self.like)
         knobs = {k.path: v for k, v in self.knobs.items()}
         _, state = model.stream(list(self.slots), {**knobs, **prompt}, state, model.prepare())
@@ -259,30 +280,34 @@ class Sampler:
 
     @torch.no_grad()
     def draw(self, ticks: int, tell: Callable[[int], None] = lambda done: None) -> dict[str, Tensor]:
-        """The next `ticks` of every fed input, [B, ticks, C] each."""
+        """The next `ticks` of what is fed; of each value in `to:` what leaves meanwhile, [B, n, C] each."""
         if ticks < 1:
             fail("GS0629", f"draw 1 tick or more, not {ticks}", None)
-        out: dict[str, list[Tensor]] = {source.path: [] for source, _ in self.plan.fed}
+        out: dict[str, list[Tensor]] = {name: [] for name in self.played}
         for k in range(ticks):
-            for name, element in self._tick(None).items():
+            for name, element in self._tick(None):
                 out[name].append(element)
             if k % 256 == 255:
                 tell(k + 1)
-        return {name: torch.cat(each, 1) for name, each in out.items()}
+        return {name: torch.cat(each, 1) for name, each in out.items() if each}
 
-    def _tick(self, forced: Mapping[str, Tensor] | None) -> dict[str, Tensor]:
-        """One tick: what is due before the draw, the draw (or the forced element), what is due after it."""
+    def _tick(self, forced: Mapping[str, Tensor] | None) -> list[tuple[str, Tensor]]:
+        """One tick: what is due before the draw, the draw (or the forced element), what is due after it.
+
+        Returns the elements of `to:` that were made.
+        """
         plan = self.plan
         k = self.tick % plan.block
         registers, states = self.registers, self.states
         for instruction in self.program[2 * k]:
             instruction.run(registers, states, self._noise_for)
-        made = {}
+        made = [(name, pick.of(registers)) for name, pick in self.leaving[2 * k]]
         for source, drawn in plan.fed:
             element = forced[source.path] if forced is not None else self.where[drawn][k].of(registers)
-            registers[self.where[source][k].register] = made[source.path] = element
+            registers[self.where[source][k].register] = element
         for instruction in self.program[2 * k + 1]:
             instruction.run(registers, states, self._noise_for)
+        made += [(name, pick.of(registers)) for name, pick in self.leaving[2 * k + 1]]
         if k == plan.block - 1:
             self._next_block()
         self.tick += 1
@@ -305,14 +330,19 @@ class Sampler:
         start, held = self._noise.get(v, (0, None))
         if held is None or at < start or at + count > start + held.shape[1]:
             size = max(NOISE_TICKS, count)
-            after = [int(d.as_int() or 1) for d in v.noise.after_time]
-            drawn = uniform(
-                self.seed, stream_id(v.path), self.row_numbers, torch.arange(at, at + size), math.prod(after),
-                dtype=self.like.dtype, device=self.device,
-            )  # fmt: skip
-            start, held = at, drawn.reshape(self.rows, size, *after)
+            start, held = at, self._drawn(v, at, size)
             self._noise[v] = (start, held)
         return held[:, at - start : at - start + count]
+
+    def _drawn(self, v: Value, start: int, count: int) -> Tensor:
+        """Noise [B, count, ...] of elements start.. of a value, from the counter."""
+        assert v.noise is not None and v.op is not None
+        after = [int(d.as_int() or 1) for d in v.noise.after_time]
+        kind = normal if v.op.noise.startswith("normal") else uniform
+        ticks = torch.arange(start, start + count)
+        width = math.prod(after)
+        drawn = kind(self.seed, stream_id(v.path), self.row_numbers, ticks, width, self.like.dtype, self.device)
+        return drawn.reshape(self.rows, count, *after)
 
 
 def _fits(name: str, given: Tensor, type_: Type, rows: int) -> None:

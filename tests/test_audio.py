@@ -68,6 +68,59 @@ def test_resampling(tmp_path: Path, rate: int) -> None:
     assert np.abs(y[middle] - tone(0.5, 2, RATE)[: len(y)][middle]).max() < 1e-3
 
 
+def write(path: Path, x: np.ndarray, rate: int = RATE) -> None:
+    """In blocks: libsndfile's vorbis encoder overflows the stack on long writes."""
+    with soundfile.SoundFile(path, "w", rate, x.shape[1]) as file:
+        for start in range(0, len(x), audio.BLOCK_FRAMES):
+            file.write(x[start : start + audio.BLOCK_FRAMES])
+
+
+@pytest.mark.parametrize("rate", [11025, 16000, 32000, 44100])
+@pytest.mark.parametrize("ending, noise", [("mp3", 0.05), ("ogg", 0.03), ("flac", 2e-4)])
+def test_lossy_and_lossless_formats(tmp_path: Path, ending: str, noise: float, rate: int) -> None:
+    """Every frame is there and in its place (the codecs' own delay is taken back), at its own rate and at ours."""
+    path = tmp_path / f"a.{ending}"
+    x = tone(3.1, 2, rate) * np.linspace(0.2, 1, round(3.1 * rate), dtype=np.float32)[:, None]
+    write(path, x, rate)
+    assert probe(path) == AudioInfo(len(x), rate, 2)
+    y = read(path, rate, 2)
+    assert y.shape == x.shape and y.dtype == np.float32
+    assert np.sqrt(np.mean((y - x)[2000:-2000] ** 2)) < noise / 3
+    ours = read(path, 24_000, 1)
+    assert abs(len(ours) - 3.1 * 24_000) <= 1
+    right = tone(3.1, 2, 24_000).mean(axis=1) * np.linspace(0.2, 1, round(3.1 * 24_000))
+    assert np.abs(ours[3000:70_000, 0] - right[3000:70_000]).max() < noise
+
+
+def test_a_long_ogg_file(tmp_path: Path) -> None:
+    """More than the 2 M frames that crash a writer that gives them all at once."""
+    path = tmp_path / "a.ogg"
+    write(path, np.zeros((2_500_000, 1), np.float32), 8000)
+    assert read(path, 8000, 1).shape == (2_500_000, 1)
+
+
+def test_a_file_with_more_channels_than_wanted(tmp_path: Path) -> None:
+    path = tmp_path / "a.wav"
+    soundfile.write(path, np.stack([np.full(100_000, 0.5), np.full(100_000, -0.25)], 1), RATE)
+    for stereo, value in (("mix", 0.125), ("left", 0.5), ("right", -0.25)):
+        y = read(path, RATE, 1, stereo=stereo)
+        assert y.shape == (100_000, 1) and np.all(y == np.float32(value)) and y.base is None
+    with pytest.raises(BadAudio, match="has 2 channels, 1 wanted"):
+        read(path, RATE, 1, stereo="refuse")
+    assert read(path, RATE, 2, stereo="refuse", mono="refuse").shape == (100_000, 2)
+    with pytest.raises(BadAudio, match="has 2 channels, 4 wanted"):
+        read(path, RATE, 4)
+
+
+def test_a_mono_file_where_more_is_wanted(tmp_path: Path) -> None:
+    path = tmp_path / "a.wav"
+    soundfile.write(path, tone(0.1), 8000)
+    y = read(path, RATE, 3)
+    assert y.shape == (3200, 3) and np.array_equal(y[:, 0], y[:, 2]) and np.array_equal(y[:, :1], read(path, RATE, 1))
+    with pytest.raises(BadAudio, match="has 1 channel, 2 wanted"):
+        read(path, RATE, 2, mono="refuse")
+
+
 def test_failed_write_leaves_the_old_file_and_no_litter(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = tmp_path / "a.wav"
     write_wav(path, tone(), RATE)
@@ -119,8 +172,6 @@ def test_unusable(tmp_path: Path) -> None:
     assert "sample rate of 1 Hz" in reason(path)
     soundfile.write(path, np.zeros((10, 1024)), RATE)
     assert "1024 channels" in reason(path)
-    soundfile.write(path, np.zeros((10, 1)), RATE)
-    assert "has 1 channel, 2 wanted" in reason(path, channels=2)
     soundfile.write(path, np.zeros((10, 3)), RATE)
     assert "has 3 channels, 2 wanted" in reason(path, channels=2)
     soundfile.write(path, np.zeros((1, 1)), 384_000)
@@ -146,7 +197,7 @@ def test_decode_bombs_stop_at_the_header(tmp_path: Path, monkeypatch: pytest.Mon
     assert "too long to hold at 48000 Hz" in reason(path, rate=48_000, channels=8)
 
 
-@pytest.mark.parametrize("name", ["a.wav", "a.flac", "a.ogg"])
+@pytest.mark.parametrize("name", ["a.wav", "a.flac", "a.ogg", "a.mp3"])
 def test_damaged_files_raise_nothing_else(tmp_path: Path, name: str) -> None:
     path = tmp_path / name
     soundfile.write(path, tone(0.2, 2), RATE)

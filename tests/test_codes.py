@@ -77,11 +77,15 @@ def test_numbers_are_sorted_and_unique() -> None:
     assert codes.find("GS9999") is None
 
 
+# What is legal and hardly meant: warnings and notes, never errors.
+ADVICE = {"GS0230", "GS0231", "GS0232", "GS0317", "GS0518", "GS0670", "GS0671", "GS0672", "GS0806"}
+
+
 @pytest.mark.parametrize("code", [c for c in ALL if c.failing], ids=ids)
 def test_a_failing_spec_says_its_code_and_no_other(code: Code) -> None:
     found = diagnosed(code.failing)
     assert {d.code for d in found} == {code.number}, [f"{d.code} {d.message}" for d in found]
-    assert all(d.is_error for d in found)
+    assert all(d.is_error for d in found) or code.number in ADVICE
     assert all(d.span is not None for d in found)
 
 
@@ -143,7 +147,7 @@ def test_explain_prints_a_page(code: Code) -> None:
     page = explained(code)
     assert page.startswith(f"{code.number}: {code.title}\n")
     assert ("What graphspec says:" in page) == bool(code.failing)
-    assert not code.failing or f"error[{code.number}]" in page
+    assert not code.failing or re.search(rf"(error|warning|note)\[{code.number}\]", page)
     assert not re.search("[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e]", page)
     assert len(page) < 12_000
 
@@ -180,7 +184,7 @@ VALUES = {  # the value y, with h of 16 channels and halves, a record
     "h |> linear(range(T))": "GS0209",
     "h |> linear(tanh)": "GS0204",
     "h |> conv(4, k=0)": "GS0305",
-    "h |> conv(4, 3, 1, true, 5)": "GS0203",
+    "h |> conv(4, 3, 1, true, 1, 1, false, 5)": "GS0203",
     "h |> conv(4, units=4)": "GS0203",
     "h |> fold(0)": "GS0305",
     "h |> fold(-2)": "GS0305",
@@ -251,7 +255,7 @@ SECTIONS = {  # what follows a small graph
     "params:\n  a: [{b: 1}]": "GS0133",
     "blocks:\n  b: tanh": "GS0133",
     "blocks:\n  b:\n    in: [[x]]\n    out: x": "GS0133",
-    "eval:\n  y: wave": "GS0190",
+    "eval:\n  y: wave": "GS0522",
 }
 
 OVERRIDES = {
@@ -268,7 +272,7 @@ OVERRIDES = {
     "train.batch=0": "GS0603",
     "train.foo=1": "GS0602",
     "train.crop.T=100": "GS0605",
-    "a..b=3": "GS0210",
+    "a..b=3": "GS0215",
 }
 
 

@@ -41,7 +41,7 @@ graph:
 """,
         (),
         """\
-error[GS0202]: there is no op or block 'tahn'; did you mean 'tanh'?
+error[GS0202]: there is no op, block or function 'tahn'; did you mean 'tanh'?
  --> model.yaml:7:17
   |
 7 |   y: (h + (h |> tahn)) |> linear(1)
@@ -175,7 +175,8 @@ error[GS0203]: conv has no parameter 'kernel'
 8 |   a: wave |> conv(16, kernel=3)
   |                       ^^^^^^^^
   |
-  = note: it is conv(units: int, k: int = 3, dilation: int = 1, bias: bool = true)
+  = note: it is conv(units: int, k: int = 3, dilation: int = 1, bias: bool = true, stride: int = 1, groups: int = 1, \
+centre: bool = false)
 
 error[GS0303]: embed needs int for 'x', but 'wave' is f32
  --> model.yaml:9:14

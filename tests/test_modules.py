@@ -232,7 +232,7 @@ def test_functions() -> None:
 def test_numbers_fold_as_tensors_do() -> None:
     for op in catalogue().ops.values():
         if op.number and len(op.parsed.operands) == 1:
-            for x in (0.7, 2.0):
+            for x in (0.7, 2.0) if op.name != "logit" else (0.2, 0.7):
                 got = op.build(static())(torch.tensor([x], dtype=torch.float64))
                 assert abs(op.number(x) - float(got)) < 1e-12, op.name
 
@@ -380,7 +380,8 @@ def test_knobs_may_differ_by_row() -> None:
 
 @pytest.mark.parametrize("op", catalogue().ops.values(), ids=lambda op: op.name)
 def test_declarations_are_whole(op) -> None:
-    assert op.parsed.operands and op.time and op.example and op.summary.endswith("."), op.name
+    reads = op.time or not op.parsed.operands or op.parsed.results[0][1].rate is None  # undeclared: it reads all
+    assert reads and op.example and op.summary.endswith("."), op.name
     assert op.name in op.example or op.spelled
     assert op.doc.count("\n") == 0 or op.doc.splitlines()[1] == ""
 

@@ -7,8 +7,10 @@ import csv
 import io
 import math
 import os
+import signal
 import subprocess
 import sys
+import types
 from contextlib import redirect_stderr, redirect_stdout
 from pathlib import Path
 from types import SimpleNamespace
@@ -21,9 +23,14 @@ from graphspec.__main__ import main
 from graphspec.cli.load import check_spec
 from graphspec.cli.trained import open_model
 from graphspec.compiler.lower import lower
+from graphspec.graph import Term, Value
 from graphspec.runtime import data as datasets
 from graphspec.runtime import score as scoring
+from graphspec.runtime import train as training
 from graphspec.runtime.data import Piece
+from graphspec.runtime.forward import training_noise, validation_forward, validation_noise
+from graphspec.runtime.log import MetricsLog
+from graphspec.runtime.terms import Terms
 from graphspec.runtime.train import validate
 
 SPEC = """\
@@ -200,7 +207,7 @@ def test_validation_is_the_same_before_and_after_a_resume(folder, uninterrupted,
     last = untimed(uninterrupted)[-1]
     _, model, beside = open_model(str(folder / "killed"), "cpu", lambda d: None)
     data = datasets.load(model.checked, beside, lambda d: None, 256)
-    again = validate(model, data.input, data.validation_crops(256, 16))
+    again = validate(model, data.validation_batches({"wave": 256}, 16))
     assert again == {"nll": float(last["valid.nll"]), "bits": float(last["valid.bits"])}
     first, end = float(rows(uninterrupted)[0]["valid.nll"]), again["nll"]
     assert f"validation nll: {first:.4f} before, {end:.4f} after" in early.after_kill.stdout
@@ -249,6 +256,12 @@ def test_what_cannot_be_trained_is_refused_with_a_code(folder, uninterrupted, ca
     assert main(["train", str(folder / "little.yaml"), *words]) == 1
     assert code in capsys.readouterr().err
     assert not (folder / "none").exists() and not (folder / "nowhere").exists()
+
+
+def test_without_losses_there_is_nothing_to_train(folder, capsys):
+    (folder / "aimless.yaml").write_text(WEIGHTY.split("losses:")[0] + "data:" + WEIGHTY.split("data:")[1])
+    assert main(["train", str(folder / "aimless.yaml"), "--run", str(folder / "aimless")]) == 1
+    assert "GS0637" in capsys.readouterr().err
 
 
 def test_a_group_without_weights_is_refused(folder, capsys):
@@ -303,3 +316,341 @@ def test_eval_scores_a_run_from_the_command_line(uninterrupted, capsys):
     assert main(["eval", str(uninterrupted), "--threads", "1"]) == 0
     assert "test, 1 files" in capsys.readouterr().out
     assert Path(uninterrupted / "test.json").is_file()
+
+
+# ---- settings of the update ------------------------------------------------------------------------------------------
+
+
+def trained(folder, run, *more):
+    """A run of this process, which must end well."""
+    done = here(arguments(folder, run, *more))
+    assert done.returncode == 0, done.stderr
+    return folder / run
+
+
+def losses(run):
+    return [float(row["loss.nll"]) for row in rows(run)[1:]]
+
+
+def validated(run):
+    return {int(row["step"]): float(row["valid.nll"]) for row in rows(run) if row["valid.nll"]}
+
+
+def tensors(run, step):
+    folder = run / "checkpoints" / f"{step:010d}"
+    return {p.name: load_file(p) for p in folder.glob("*.safetensors")}
+
+
+TOGETHER = (
+    "train.precision=bf16",
+    "train.ema=0.9",
+    "train.accumulate=2",
+    "train.validate_every=1",
+    "train.schedule=plateau(patience=0, factor=0.5, threshold=0.01)",
+)
+
+
+def test_a_run_in_two_parts_is_the_run_in_one(folder):
+    """With bfloat16, an average, micro-batches and a schedule at once."""
+    whole = trained(folder, "one part", *TOGETHER)
+    half = trained(folder, "two parts", *TOGETHER, "train.steps=6")
+    assert steps(half) == list(range(7))
+    trained(folder, "two parts", *TOGETHER, "train.steps=12", "--resume")
+    assert_equal_runs(half, whole)
+    mine, theirs = tensors(half, 12), tensors(whole, 12)
+    assert mine.keys() == theirs.keys() == {"weights.safetensors", "average.safetensors", "optimizer.safetensors"}
+    for name, group in mine.items():
+        assert group.keys() == theirs[name].keys()
+        assert all(torch.equal(t, theirs[name][key]) for key, t in group.items())
+    assert len({row["lr"] for row in rows(whole)[1:]}) > 1, "the schedule did nothing, so this shows nothing of it"
+    meta = [(run / "checkpoints" / f"{12:010d}" / "meta.json").read_text() for run in (half, whole)]
+    assert meta[0] == meta[1]
+
+
+def test_micro_batches_are_the_rows_of_one_batch(folder):
+    exact = ("train.precision=f64", "train.steps=4")
+    one = trained(folder, "batch of 4", *exact, "train.batch=4")
+    two = trained(folder, "2 of 2", *exact, "train.batch=2", "train.accumulate=2")
+    assert losses(one) == pytest.approx(losses(two), rel=1e-12)
+    a, b = tensors(one, 4)["weights.safetensors"], tensors(two, 4)["weights.safetensors"]
+    for key, t in a.items():
+        assert t.dtype == torch.float64
+        torch.testing.assert_close(t, b[key], rtol=1e-6, atol=1e-9)  # Adam's first steps magnify a rounding error
+
+
+WEIGHTY = """\
+graphspec: 1
+model: weighty
+inputs:
+  x: float[T, 1] @ 4000
+graph:
+  h: x[t-1] |> conv(4) |> dropout(0.3)
+  y: h |> linear(1)
+losses:
+  a: {is: square(y - x), mask: x > 0.05}
+  b: {is: abs(y), weight: 1 / (1 + step)}
+  c: {is: mean(square(y)), weight: 0.5}
+metrics: {size: mean(abs(y))}
+data: {x: "corpus(pieces=4, seconds=1)"}
+train: {optimizer: sgd(), lr: 1e-2, steps: 4, crop: {T: 64}, validate_every: 2, log_every: 1, precision: f64}
+"""
+
+
+def test_masks_weights_and_the_step(folder):
+    """A masked loss is divided by the mask's sum over the whole update, however it is cut up."""
+    (folder / "weighty.yaml").write_text(WEIGHTY)
+    runs = []
+    for run, more in (("w4", ["train.batch=4"]), ("w2", ["train.batch=2", "train.accumulate=2"])):
+        words = ["train", str(folder / "weighty.yaml"), *more, "--run", str(folder / run), "--threads", "1"]
+        assert here(words).returncode == 0
+        runs.append(rows(folder / run))
+    for one, two in zip(*runs, strict=True):
+        for key, x in one.items():
+            if x and "seconds" not in key:
+                assert float(x) == pytest.approx(float(two[key]), rel=1e-11, abs=1e-13), key
+    for i, row in enumerate(runs[0][1:]):
+        assert float(row["weight.b"]) == pytest.approx(1 / (1 + i))
+        assert float(row["weighted.b"]) == pytest.approx(float(row["loss.b"]) / (1 + i))
+
+
+def test_terms_are_means_of_what_the_mask_leaves():
+    draw = torch.Generator().manual_seed(0)
+    value, weight = (torch.randn(4, 5, 2, generator=draw, dtype=torch.float64) for _ in range(2))
+    mask = torch.rand(4, 5, 2, generator=draw) > 0.5
+    value[~mask] = math.nan
+    each = torch.tensor([1.0, 2.0, 3.0, 4.0], dtype=torch.float64)
+    term = Term("a", None, Value("w", None, None), None, Value("m", None, None))
+    plain = Term("b", None, 0.5, None)
+    terms = Terms(types.SimpleNamespace(losses=(term, plain), metrics=()))
+    found = {"losses.a": value, "masks.a": mask, "weights.a": each, "losses.b": weight}
+    (a, b, w, product), total = terms.means(found, {})
+    assert terms.columns == ["loss.a", "loss.b", "weight.a", "weighted.a"]
+    assert a == pytest.approx(value[mask].mean()) and b == pytest.approx(weight.mean()) and w == 2.5
+    expected = (value * each[:, None, None])[mask].sum() / mask.sum()
+    assert product == pytest.approx(expected) and total == pytest.approx(expected + 0.5 * weight.mean())
+    halves = [{k: x[rows] for k, x in found.items()} for rows in (slice(0, 2), slice(2, 4))]
+    share = {"a": mask.sum() / 2}
+    assert sum(terms.means(f, share)[1] for f in halves) / 2 == pytest.approx(total)
+    means, _ = terms.scores(torch.stack([terms.tallies(f) for f in halves]))
+    assert means == pytest.approx({"a": a.item(), "b": b.item()})
+    assert terms.means({**found, "masks.a": mask & False}, {})[0][0] == 0
+
+
+def test_bfloat16_is_close_and_keeps_float32_where_it_is_declared(folder, uninterrupted):
+    half = trained(folder, "bf16", "train.precision=bf16")
+    assert losses(half) == pytest.approx(losses(uninterrupted), rel=0.02) and losses(half) != losses(uninterrupted)
+    assert all(t.dtype == torch.float32 for t in load_file(half / "model.safetensors").values())
+    model = lower(check_spec(str(folder / "little.yaml")), seed=0)
+    seen = {}
+    for value, module in model.modules_of.items():
+        module.register_forward_pre_hook(
+            lambda m, given, name=value.op.name: seen.setdefault(name, []).append(
+                (torch.is_autocast_enabled("cpu"), {x.dtype for x in given if torch.is_tensor(x)})
+            )
+        )
+    with torch.autocast("cpu", torch.bfloat16):
+        found = model({"wave": torch.zeros(1, 256, 1, dtype=torch.long)})
+    assert found["losses.nll"].dtype == torch.float32
+    for name in ("s4d", "layer_norm", "nll"):
+        assert all(not on and dtypes <= {torch.float32, torch.long} for on, dtypes in seen[name]), name
+    assert all(on for on, _ in seen["linear"]) and any(torch.bfloat16 in d for _, d in seen["glu"])
+
+
+def test_the_average_is_validated_and_kept_as_the_model(folder):
+    run = trained(folder, "average", "train.ema=0.5")
+    kept = tensors(run, 12)
+    final, average = load_file(run / "model.safetensors"), kept["average.safetensors"]
+    assert all(torch.equal(t, average[k]) for k, t in final.items())
+    assert any(not torch.equal(t, kept["weights.safetensors"][k]) for k, t in final.items())
+    _, model, beside = open_model(str(run), "cpu", lambda d: None)
+    assert all(torch.equal(t, average[k]) for k, t in model.state_dict().items())
+    crops = datasets.load(model.checked, beside, lambda d: None, 256).validation_batches({"wave": 256}, 16)
+    assert validate(model, crops)["nll"] == validated(run)[12]
+
+
+def test_a_schedule_lowers_the_rate_and_an_early_stop_ends_the_run(folder, capsys):
+    stale = ("train.lr=1e-12", "train.validate_every=1", "train.groups.ssm.lr=1e-12", "train.steps=50")
+    scheduled = ("train.schedule=plateau(patience=1, factor=0.1, threshold=1)", "train.early_stop=6")
+    run = folder / "stale"
+    assert main(arguments(folder, "stale", *stale, *scheduled)) == 0
+    assert "stopped early after update" in capsys.readouterr().out
+    rates = [float(row["lr"]) for row in rows(run)[1:]]
+    assert rates[:4] == pytest.approx([1e-12, 1e-12, 1e-13, 1e-13]) and steps(run)[-1] < 50
+    assert (run / "model.safetensors").exists()
+    reached = steps(run)[-1]
+    assert main(arguments(folder, "stale", *stale, *scheduled, "--resume")) == 0
+    assert steps(run)[-1] == reached
+
+
+# ---- what goes wrong -------------------------------------------------------------------------------------------------
+
+
+def at_updates(monkeypatch, spoil, wanted):
+    """Call spoil(found) on the results of the forward passes with these numbers (from 1)."""
+    forward, count = training.training_forward, iter(range(1, 10**6))
+
+    def spoiled(*given):
+        found = forward(*given)
+        return spoil(found) if next(count) in wanted else found
+
+    monkeypatch.setattr(training, "training_forward", spoiled)
+
+
+def not_a_number(found):
+    return {k: v * math.nan if k == "losses.nll" else v for k, v in found.items()}
+
+
+def test_an_update_that_is_not_finite_is_skipped(folder, monkeypatch, capsys):
+    at_updates(monkeypatch, not_a_number, {3, 4})
+    assert main(arguments(folder, "skipping", "train.nonfinite=skip", "train.save_every=1", "train.steps=5")) == 0
+    said = capsys.readouterr()
+    assert said.err.count("GS0635") == 2 and "2 of 5 updates were not finite" in said.out
+    run = folder / "skipping"
+    assert [math.isnan(x) for x in losses(run)] == [False, False, True, True, False]
+    before, after = tensors(run, 4), tensors(run, 3)
+    assert all(torch.equal(t, after[g][k]) for g in before for k, t in before[g].items())
+
+
+def test_many_updates_in_a_row_that_are_not_finite_stop_the_run(folder, monkeypatch, capsys):
+    at_updates(monkeypatch, not_a_number, set(range(2, 50)))
+    assert main(arguments(folder, "lost", "train.nonfinite=skip", "train.steps=50")) == 1
+    error = capsys.readouterr().err
+    assert "GS0612" in error and "update 12" in error and "Traceback" not in error
+
+
+@pytest.mark.parametrize("cuda", [True, False])
+def test_memory_that_runs_out_is_told_with_advice(folder, monkeypatch, capsys, cuda):
+    def exhaust(found):
+        if cuda:
+            raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 20.00 GiB.")
+        return torch.empty(1 << 60)
+
+    at_updates(monkeypatch, exhaust, {6})
+    run = f"memory {cuda}"
+    assert main(arguments(folder, run)) == 1
+    error = capsys.readouterr().err
+    assert "GS0634" in error and "train.accumulate" in error and "Traceback" not in error
+    assert checkpoints(folder / run) == [0, 4]
+    monkeypatch.undo()
+    trained(folder, run, "--resume")
+
+
+def test_tensorboard_is_an_extra(folder, monkeypatch, capsys):
+    monkeypatch.setitem(sys.modules, "torch.utils.tensorboard", None)
+    assert main(arguments(folder, "no board", "--tensorboard")) == 1
+    assert "GS0636" in capsys.readouterr().err and not (folder / "no board").exists()
+    written = []
+
+    class SummaryWriter:
+        def __init__(self, folder, purge_step):
+            written.append(("folder", folder, purge_step))
+
+        def add_scalar(self, *scalar):
+            written.append(scalar)
+
+        def close(self):
+            written.append("closed")
+
+    fake = types.SimpleNamespace(SummaryWriter=SummaryWriter)
+    monkeypatch.setitem(sys.modules, "torch.utils.tensorboard", fake)
+    run = trained(folder, "board", "--tensorboard", "train.steps=2")
+    assert written[0] == ("folder", str(run / "tensorboard"), None) and written[-1] == "closed"
+    assert ("loss/nll", losses(run)[1], 2) in written and ("valid/nll", validated(run)[2], 2) in written
+
+
+# ---- signals ---------------------------------------------------------------------------------------------------------
+
+
+def test_a_signal_during_validation_saves_and_the_rest_is_as_if_it_had_not_come(folder, uninterrupted, monkeypatch):
+    forward, count = training.validation_forward, iter(range(1, 10**6))
+    crops = 15  # of one validation; the third of the second validation, at update 4, is interrupted
+
+    def interrupted(*given):
+        if next(count) == crops + 3:
+            os.kill(os.getpid(), signal.SIGINT)
+        return forward(*given)
+
+    monkeypatch.setattr(training, "VALIDATION_CROPS", crops)
+    whole = trained(folder, "15 crops")
+    monkeypatch.setattr(training, "validation_forward", interrupted)
+    said = here(arguments(folder, "interrupted"))
+    assert said.returncode == 130 and "after update 4; saved" in said.stderr
+    run = folder / "interrupted"
+    assert steps(run) == [0, 1, 2, 3] and checkpoints(run) == [0, 4]
+    monkeypatch.setattr(training, "validation_forward", forward)
+    trained(folder, "interrupted", "--resume")
+    assert_equal_runs(run, whole)
+
+
+def test_sigusr1_saves_and_goes_on(folder, uninterrupted, monkeypatch):
+    append = MetricsLog.append
+
+    def signalling(self, step, row):
+        append(self, step, row)
+        if step == 10:
+            os.kill(os.getpid(), signal.SIGUSR1)
+
+    monkeypatch.setattr(MetricsLog, "append", signalling)
+    run = trained(folder, "usr1")
+    assert checkpoints(run) == [8, 10, 12]
+    assert_equal_runs(run, uninterrupted)
+
+
+TWICE = """\
+import os, signal, sys
+from graphspec.runtime import train
+def twice(*given):
+    os.kill(os.getpid(), signal.SIGTERM)
+    os.kill(os.getpid(), signal.SIGTERM)
+    raise SystemExit("still here")
+train.training_forward = twice
+from graphspec.__main__ import main
+sys.exit(main(sys.argv[1:]))
+"""
+
+
+def test_a_second_signal_ends_at_once(folder):
+    (done,) = together(("-c", TWICE, *arguments(folder, "twice")))
+    assert done.returncode == 143 and "saved" not in done.stderr, done.stderr
+
+
+# ---- noise -----------------------------------------------------------------------------------------------------------
+
+NOISY = """\
+graphspec: 1
+model: noisy
+inputs:
+  x: float[T, 2] @ 4000
+graph:
+  y: x |> linear(2) |> dropout(0.5)
+  z: (y + normal_like(y)) * uniform()
+losses: {l2: mean(square(z - x))}
+"""
+
+
+def test_noise_is_numbered_by_row_and_validation_has_only_its_own(folder):
+    (folder / "noisy.yaml").write_text(NOISY)
+    model = lower(check_spec(str(folder / "noisy.yaml")), seed=0)
+    x = {"x": torch.zeros(4, 50, 2)}
+    drawn = training_noise(model, x, seed=3, update=7)
+    kinds = {next(v for v in model.graph.values if v.path == path).op.name: path for path in drawn}
+    assert kinds.keys() == {"dropout", "normal_like", "uniform"}
+    gauss, one = drawn[kinds["normal_like"]], drawn[kinds["uniform"]]
+    assert gauss.shape == (4, 50, 2) and one.shape == (4,) and gauss.min() < 0 and gauss.std() == pytest.approx(1, 0.1)
+    assert 0 < one.min() and one.max() < 1
+    later = training_noise(model, {"x": x["x"][:2]}, seed=3, update=7, first_row=2)
+    assert all(torch.equal(t, drawn[path][2:]) for path, t in later.items())
+    kept = validation_noise(model, x, seed=3)
+    assert kept.keys() == drawn.keys() - {kinds["dropout"]}
+    assert not torch.equal(kept[kinds["uniform"]], one)
+    assert torch.equal(kept[kinds["uniform"]], training_noise(model, x, seed=3, update=0)[kinds["uniform"]])
+
+
+def test_validation_sees_the_graph_of_eval(folder):
+    (folder / "eval.yaml").write_text(NOISY + "eval: {z: y * 2}\n")
+    model = lower(check_spec(str(folder / "eval.yaml")), seed=0).eval()
+    x = {"x": torch.randn(2, 50, 2, generator=torch.Generator().manual_seed(0))}
+    assert len(training_noise(model, x, seed=3, update=0)) == 3 and validation_noise(model, x, seed=3) == {}
+    found = validation_forward(model, x, {}, "f32")["losses.l2"]
+    (y,) = model.evaluate([next(v for v in model.graph.values if v.path.startswith("y"))], x)
+    torch.testing.assert_close(found, (2 * y - x["x"]).square().mean((1, 2)))

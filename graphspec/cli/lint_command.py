@@ -1,31 +1,94 @@
-"""graphspec lint SPEC [PARAM=VALUE ...]"""
+"""graphspec lint SPEC ... [PARAM=VALUE ...] [--format human|json|sarif|github]"""
 
 from __future__ import annotations
 
 import argparse
+import re
+import sys
+from difflib import get_close_matches
 
-from graphspec.cli.load import check_spec, show
-from graphspec.diagnostic import Findings
+from graphspec.cli.load import check_spec, shipped, show
+from graphspec.diagnostic import Diagnostic, Findings, SpecError
+
+# An override starts with a name and `=`; a path of a file `a=b.yaml` is written ./a=b.yaml
+_OVERRIDE = re.compile(r"[A-Za-z_][\w.]*=|=")
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("spec", metavar="SPEC", help="a path (with / or .yaml), or the name of a shipped spec")
     parser.add_argument(
-        "overrides", nargs="*", metavar="NAME=VALUE", help="a param (d=128) or a dotted path (train.batch=8)"
+        "words",
+        nargs="+",
+        metavar="SPEC|NAME=VALUE",
+        help="specs: paths (with / or .yaml) or names of shipped ones; and, for all of them, a param (d=128) or a "
+        "dotted path (train.batch=8)",
     )
-    parser.add_argument("--format", choices=("human", "json"), default="human")
+    parser.add_argument(
+        "--format",
+        choices=("human", "json", "sarif", "github"),
+        default="human",
+        help="for people, on stderr (default); or on stdout, for programs: json, sarif (code scanners), "
+        "github (annotations of a workflow)",
+    )
+    parser.set_defaults(overrides=[])
 
 
 def run(options: argparse.Namespace) -> int:
-    findings = Findings()
-    checked = check_spec(options.spec, options.overrides, findings)
-    if options.format == "json":
-        show(findings.all(), "json")
-        return 0
-    show(findings.all())
-    proven = [a.name for a in checked.graph.assertions]
-    print(
-        f"{checked.spec.name}: {len(checked.graph.values)} values, no errors"
-        + (f"; causal: {', '.join(proven)} proven" if proven else "")
-    )
-    return 0
+    specs, overrides = sorted_out(options.words, options.overrides)
+    found: list[Diagnostic] = []
+    wrong = False
+    for spec in specs:
+        findings = Findings()
+        proven = ""
+        try:
+            checked = check_spec(spec, overrides, findings)
+            found_here = findings.all()
+            names = [a.name for a in checked.graph.assertions]
+            proven = f"{checked.spec.name}: {len(checked.graph.values)} values, no errors" + (
+                f"; causal: {', '.join(names)} proven" if names else ""
+            )
+        except SpecError as error:
+            found_here = list(error.diagnostics)
+            wrong = True
+        if options.format == "human":
+            show(found_here)
+            if proven:
+                print(proven)
+                sys.stdout.flush()  # in order with stderr
+        found += found_here
+    if options.format != "human":
+        text = told(found, options.format)
+        print(text, end="\n" if text else "")
+    return 1 if wrong else 0
+
+
+def sorted_out(words: list[str], more: list[str]) -> tuple[list[str], list[str]]:
+    """Specs, and overrides. What can be neither is left to the overrides, whose check says what it should be."""
+    specs: list[str] = []
+    overrides: list[str] = []
+    for word in words:
+        is_spec = not _OVERRIDE.match(word) and (not specs or _names_a_spec(word))
+        (specs if is_spec else overrides).append(word)
+    if not specs:  # d=128 and no spec: taken for the name of one, and so refused with the names there are
+        specs.append(overrides.pop(0))
+    return specs, overrides + more
+
+
+def _names_a_spec(word: str) -> bool:
+    if "/" in word or word.endswith((".yaml", ".yml")):
+        return True
+    return bool(get_close_matches(word, [p.stem for p in shipped().glob("*.yaml")], n=1))
+
+
+def told(found: list[Diagnostic], format: str) -> str:
+    """Diagnostics in a format for programs."""
+    if format == "sarif":
+        from graphspec.report_sarif import sarif
+
+        return sarif(found)
+    if format == "github":
+        from graphspec.report_github import workflow_commands
+
+        return workflow_commands(found)
+    from graphspec.report import as_json
+
+    return as_json(found)

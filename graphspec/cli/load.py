@@ -38,12 +38,13 @@ def spec_path(name: str) -> Path:
     return path
 
 
-class Libraries:
-    """Finds `use: [name]`: in the spec's own folder, else among the shipped ones."""
+class Files:
+    """Finds what `use:` and `extends:` name: in the spec's own folder, else among what is shipped."""
 
     def __init__(self, folder: Path):
         self.folder = folder
         self.found: dict[str, Document] = {}
+        self.folders: dict[str, Path] = {}  # where the files lie that were extended
 
     def __call__(self, name: str, span: Span) -> Document:
         from graphspec.reader import read_file
@@ -51,6 +52,30 @@ class Libraries:
         if name not in self.found:
             self.found[name] = read_file(self._path(name, span))
         return self.found[name]
+
+    def base(self, name: str, span: Span, by: Document) -> Document:
+        """What a spec extends: a file beside the one that says so, or a shipped spec by its name."""
+        from graphspec.reader import read_file
+
+        beside = self.folders.get(by.source.path, self.folder)
+        part = Path(name if name.endswith((".yaml", ".yml")) else f"{name}.yaml")
+        if part.is_absolute() or ".." in part.parts or "\\" in name or ":" in name:
+            fail("GS0510", f"the path '{name[:60]}' leaves the spec's folder", span)
+        for folder in (beside, shipped()):
+            path = folder / part
+            if len(name) < 200 and path.is_file():
+                if not path.resolve().is_relative_to(folder.resolve()):
+                    fail("GS0510", f"'{name[:60]}' is a link to outside the folder", span)
+                document = read_file(path)
+                self.folders[document.source.path] = path.parent
+                return document
+        known = [p.stem for p in shipped().glob("*.yaml")] + [p.name for p in beside.glob("*.yaml")]
+        fail(
+            "GS0510",
+            f"there is no spec '{name[:60]}' to extend{did_you_mean(name, known)}",
+            span,
+            notes=["a file beside this one, as base.yaml, or the name of a shipped spec"],
+        )
 
     def _path(self, name: str, span: Span) -> Path:
         part = Path(name if name.endswith(".yaml") else f"{name}.yaml")
@@ -87,7 +112,7 @@ def check_document(
     from graphspec.ops import catalogue
     from graphspec.runtime.declared import settings
 
-    return check(document, catalogue(), Libraries(folder), settings(), overrides, findings)
+    return check(document, catalogue(), Files(folder), settings(), overrides, findings)
 
 
 def compile_spec(name: str, overrides: Iterable[str] = (), *, seed: int = 0, device: str = "cpu") -> Any:

@@ -13,6 +13,20 @@ def _block(body: str, y: str) -> str:
 _DENSE = "  dense:\n    in: x\n    out: x |> linear(16) |> tanh\n"
 _USED = _HEAD + "use: [std/core]\n" + _WAVE + "graph:\n  h: wave |> conv(16)\n  y: h |> residual(tanh)\n"
 _GATED = "  gated:\n    in: x\n    out:\n      NAME: x |> conv(16) |> tanh\n      skip: x |> linear(8)\n"
+_CHOICE = (
+    "graphspec: 1\nmodel: small\nparams:\n  body:\n    choose: dense\n    from:\n"
+    "      dense: linear(16)\n      gated: gru(16)\n" + _WAVE + "graph:\n  y: wave |> body\n"
+)
+_SHARED = (
+    f"{_HEAD}{_WAVE}shared:\n  body: linear(16)\ngraph:\n  h: wave |> conv(16)\n  a: h |> body\n  b: h |> body\n"
+    "  y: a |> body\n"
+)
+_ENTRY = (
+    f"{_HEAD}{_WAVE}graph:\n  z: wave |> conv(4)\n  z2: wave |> conv(4)\n  pair: z2 |> split(a=2, b=2)\n"
+    "  y: z |> tanh\n"
+    "outputs: [y, pair.a]\n"
+    "entries:\n  decode:\n    from: [z]\n    to: [y]\n"
+)
 
 CODES = (
     Code(
@@ -91,5 +105,130 @@ CODES = (
         failing=_block(_GATED.replace("NAME", "x"), "h |> repeat(s for s in stages(gated, tanh))\n  z: y.x"),
         passing=_block(_GATED.replace("NAME", "x"), "h |> repeat(s for s in stages(gated, gated))\n  z: y.x"),
         fix="Give the odd copy a block of its own with those outputs.",
+    ),
+    Code(
+        "GS0510",
+        "there is no such spec to extend",
+        "`extends` names a file beside the spec, or a shipped spec by its name. Files elsewhere are not read, and a "
+        "spec cannot extend what extends it.",
+        failing="graphspec: 1\nmodel: mine\nextends: sashimi_smal\n",
+        passing="graphspec: 1\nmodel: mine\nextends: sashimi_small\n",
+        fix="Correct the name; blocks of a library are had by `use:`.",
+    ),
+    Code(
+        "GS0511",
+        "a section does not fit a spec that extends another",
+        "A spec that extends another says what differs, under `params`, `override`, `add`, `remove` and `moved`, so "
+        "that nothing of the base is replaced by accident. Without `extends` there is nothing to change.",
+        failing="graphspec: 1\nmodel: mine\nextends: sashimi_small\ntrain:\n  batch: 2\n",
+        passing="graphspec: 1\nmodel: mine\nextends: sashimi_small\noverride:\n  train.batch: 2\n",
+        fix="Write the path of the entry under override: or add:.",
+    ),
+    Code(
+        "GS0512",
+        "the base has no such entry",
+        "`params` gives values to params of the base, `override` replaces entries and `remove` drops them, each by its "
+        "dotted path. A path that leads nowhere would be a change without effect.",
+        failing="graphspec: 1\nmodel: mine\nextends: sashimi_small\nremove: [metrics.bits]\n",
+        passing="graphspec: 1\nmodel: mine\nextends: sashimi_small\nremove: [metrics.bits_per_sample]\n",
+        fix="Correct the path, or add: the entry if it is new.",
+    ),
+    Code(
+        "GS0513",
+        "the base has this entry already",
+        "`add` is for what the base does not have, so that a new entry never hides one of the base.",
+        failing="graphspec: 1\nmodel: mine\nextends: sashimi_small\nadd:\n  train.batch: 2\n",
+        passing="graphspec: 1\nmodel: mine\nextends: sashimi_small\noverride:\n  train.batch: 2\n",
+        fix="Move it to override:.",
+    ),
+    Code(
+        "GS0514",
+        "an entry has moved",
+        "The base says under `moved` that an entry has a new path. The old one is followed, with this warning.",
+        failing="",
+        passing="graphspec: 1\nmodel: mine\nextends: sashimi_small\noverride:\n  train.batch: 2\n",
+        fix="Write the new path.",
+    ),
+    Code(
+        "GS0515",
+        "there is no such option",
+        "A param with `choose` and `from` is one of the stages it names.",
+        failing=_CHOICE.replace("choose: dense", "choose: dens"),
+        passing=_CHOICE,
+        fix="Choose one of the options.",
+    ),
+    Code(
+        "GS0517",
+        "an instance is used with values of different shapes",
+        "What stands under `shared:` is one set of weights; every use of it has operands of the same channels.",
+        failing=_SHARED.replace("b: h |> body", "b: h |> linear(8) |> body"),
+        passing=_SHARED,
+        fix="Make a second instance, or bring the value to the same channels first.",
+    ),
+    Code(
+        "GS0518",
+        "an instance is never used",
+        "It has weights that are in no value, so they are not there at all.",
+        failing=_SHARED.replace("a |> body", "a").replace("h |> body", "h"),
+        passing=_SHARED,
+        fix="Use it, or delete it.",
+    ),
+    Code(
+        "GS0519",
+        "weights that nothing trains",
+        "A view of the graph (an entry, or `eval`) may use weights of the graph, but not have its own: no loss would "
+        "ever reach them.",
+        failing="",
+        passing=_SHARED,
+        fix="Put the op under `shared:` and use it in the graph, too.",
+    ),
+    Code(
+        "GS0520",
+        "an entry needs more than it is given",
+        "An entry is a view of the graph that computes `to` from `from`, what is fed, and knobs. What else it would "
+        "need is named, with the path on which it is needed.",
+        failing=_ENTRY.replace("from: [z]", "from: [pair.a]"),
+        passing=_ENTRY,
+        fix="Name it under from:, or set: a value on the path.",
+    ),
+    Code(
+        "GS0521",
+        "this cannot be given, set or fed",
+        "Entries cut, set and feed single values: an input, a value of the graph, or a field of a record.",
+        failing=_ENTRY.replace("from: [z]", "from: [pair]"),
+        passing=_ENTRY,
+        fix="Name one value, as pair.a.",
+    ),
+    Code(
+        "GS0522",
+        "a value is set to one of another type",
+        "What stands for a value in a view has its type and rate, so that all that reads it stays as it was proven.",
+        failing=_ENTRY + "eval:\n  z: wave\n",
+        passing=_ENTRY + "eval:\n  z: stop(z2)\n",
+        fix="Bring it to the same type.",
+    ),
+    Code(
+        "GS0523",
+        "a value is both fed and set",
+        "In one entry a value is given from outside, or set, or fed by a loop: one of them.",
+        failing=_ENTRY.replace("to: [y]", "to: [y]\n    set:\n      z: stop(z2)"),
+        passing=_ENTRY,
+        fix="Drop one of the two.",
+    ),
+    Code(
+        "GS0524",
+        "an entry computes nothing",
+        "`to` says which values come out of an entry; it may be left out only where something is fed.",
+        failing=_ENTRY.replace("    to: [y]\n", ""),
+        passing=_ENTRY,
+        fix="Write to: [value].",
+    ),
+    Code(
+        "GS0525",
+        "what is set depends on itself",
+        "What a value is set to in a view may read others, but not what depends on that value.",
+        failing=_ENTRY + "eval:\n  z: stop(y) |> linear(4)\n",
+        passing=_ENTRY,
+        fix="Set one of them to something else.",
     ),
 )

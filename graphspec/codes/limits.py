@@ -10,6 +10,22 @@ inputs:
 graph:
   y: wave |> conv(16)
 """
+_LONG = """\
+graphspec: 1
+model: long
+inputs:
+  wave: float[T, 1] @ 16000
+graph:
+  y: wave[t-1] |> conv(16) |> attention(4) |> linear(1)
+losses:
+  fit: l2(y, wave)
+data:
+  wave: corpus()
+train:
+  optimizer: adam()
+  lr: 1e-3
+  crop: {T: 16384}
+"""
 
 CODES = (
     Code(
@@ -48,5 +64,14 @@ CODES = (
         failing=_SMALL.replace("conv(16)", "conv(16) |> repeat(80000, tanh)"),
         passing=_SMALL.replace("conv(16)", "conv(16) |> repeat(8, tanh)"),
         fix="Look for the param that is too large.",
+    ),
+    Code(
+        "GS0806",
+        "every element is compared with every other, over a long sequence",
+        "Attention without a window costs time and memory by the square of the length. Over thousands of elements a "
+        "window, chunks, or a coarser clock are nearly always meant.",
+        failing=_LONG,
+        passing=_LONG.replace("attention(4)", "attention(4, window=256)"),
+        fix="Give it a window, or pool the sequence first.",
     ),
 )

@@ -15,6 +15,7 @@ def _graph(y: str, params: str = "", blocks: str = "", wave: str = "float[T, 1] 
 
 _SPLIT = "  halves:\n    in: x\n    out:\n      low: x |> take(0, 8)\n      high: x |> take(8, 8)\n"
 _TWICE = "  twice:\n    params: {body: stage}\n    in: x\n    out: x |> body |> body\n"
+_USED = _HEAD + _WAVE + "graph:\n  h: wave |> conv(16)\n  y: h |> tanh\noutputs: [y]\n"
 
 CODES = (
     Code(
@@ -227,5 +228,30 @@ CODES = (
         failing="",
         passing="",
         fix="Take the code from the error, between the brackets.",
+    ),
+    Code(
+        "GS0230",
+        "a value is never used",
+        "It reaches no loss, metric, output or entry, so it is not computed, and its weights are not trained. Often "
+        "another name was meant where it should be read.",
+        failing=_USED.replace("outputs: [y]", "outputs: [h]"),
+        passing=_USED,
+        fix="Use it, name it under outputs:, or delete it.",
+    ),
+    Code(
+        "GS0231",
+        "an input is never used",
+        "Data would be read for nothing, and a conditioning that was meant is missing.",
+        failing=_USED.replace("inputs:\n", "inputs:\n  style: float[8]\n"),
+        passing=_USED,
+        fix="Use it, or delete it.",
+    ),
+    Code(
+        "GS0232",
+        "a block hides an op",
+        "The nearest name wins: a block of the spec before one of a library, and that before an op.",
+        failing=_USED.replace("graph:", "blocks:\n  tanh:\n    in: x\n    out: x |> softplus\ngraph:"),
+        passing=_USED,
+        fix="Give the block a name of its own.",
     ),
 )

@@ -151,4 +151,17 @@ CODES = (
         passing=_graph(_HEADED, inputs=_CLASSES, after="sample:\n  feed:\n    wave: draw(dist)\n"),
         fix="Make the head's distribution one over the input's classes and channels.",
     ),
+    Code(
+        "GS0317",
+        "a loss stretches a channel",
+        "One channel joins many in arithmetic. Between what a model says and what it should say that is hardly meant: "
+        "a mono output would be compared with both channels of a stereo target.",
+        failing=_graph(
+            "  y: wave |> conv(1)\n", inputs="  wave: float[T, 2] @ 16000\n", after="losses:\n  fit: l1(y, wave)\n"
+        ),
+        passing=_graph(
+            "  y: wave |> conv(2)\n", inputs="  wave: float[T, 2] @ 16000\n", after="losses:\n  fit: l1(y, wave)\n"
+        ),
+        fix="Give both the same channels, or say what is meant by sum or mean.",
+    ),
 )

@@ -41,9 +41,9 @@ CODES = (
         "Inside `{}` and `[]` an unquoted value ends at every comma and bracket, also inside the parentheses of a "
         "call. `{is: nll(dist, wave), weight: 2}` is read as `is: 'nll(dist'`, a key `wave)` without a value, and "
         "`weight: 2`, with no error from YAML.",
-        failing=_SMALL + "losses:\n  far: {is: maximum(y, wave), weight: 2}\n",
+        failing=_SMALL + "losses:\n  far: {is: maximum(y, 0.5), weight: 2}\n",
         passing=_SMALL
-        + "losses:\n  far:\n    is: maximum(y, wave)\n    weight: 2\n  f: {is: 'maximum(y, wave)', weight: 2}\n",
+        + "losses:\n  far:\n    is: maximum(y, 0.5)\n    weight: 2\n  f: {is: 'maximum(y, 0.5)', weight: 2}\n",
         fix="Write the entry in block style, one `key: value` a line, or put the expression in quotes.",
     ),
     Code(

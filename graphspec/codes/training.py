@@ -26,6 +26,24 @@ train:
 _GOOD = "  lr: 1e-3\n  steps: 1000\n  crop: {T: 4096}\n"
 
 
+_CLASSES = """\
+graphspec: 1
+model: small
+inputs:
+  wave: {type: 'int(256)[T, 1] @ 16000', before: 128}
+graph:
+  h: wave[t-1] |> embed(8) |> conv(8, k=3)
+  dist: h |> categorical(256)
+losses:
+  nll: nll(dist, wave)
+data:
+  wave: corpus()
+train:
+  optimizer: adam()
+  lr: 1e-3
+  crop: {T: 4096}
+"""
+
 CODES: tuple[Code, ...] = (
     Code(
         "GS0601",
@@ -46,7 +64,7 @@ CODES: tuple[Code, ...] = (
     Code(
         "GS0603",
         "a setting out of its range",
-        "Learning rates, batches, steps and crops are more than 0; weight decay is 0 or more.",
+        "Learning rates, batches, steps and crops are more than 0; weight decay is 0 or more; train.ema is below 1.",
         failing=_spec(_GOOD.replace("1e-3", "-1e-3")),
         passing=_spec(_GOOD),
         fix="Give a number in the range that the message names.",
@@ -96,7 +114,7 @@ CODES: tuple[Code, ...] = (
         "GS0609",
         "no recording fits this input",
         "Recordings are [T, channels] at a whole number of samples a second; integers are quantised audio of 1 to 16 "
-        "bits, so their number of classes is a power of two.",
+        "bits, so their number of classes is a power of two. Arrays hold any timed input whose other sizes are known.",
         failing="",
         passing=_spec(_GOOD),
         fix="Change the input's type, or compute what you need from the audio in `graph`.",
@@ -195,7 +213,8 @@ CODES: tuple[Code, ...] = (
         number="GS0621",
         title="a checkpoint is of another model",
         why="A tensor of the model is not in the checkpoint, or is there with another shape or dtype, or the "
-        "checkpoint holds one the model has not. Nothing is copied until all of them agree.",
+        "checkpoint holds one the model has not. Or all of them fit, but the spec it was trained with computes "
+        "something else (its hash is in the manifest). Nothing is copied until all of this agrees.",
         failing="",
         passing="",
         fix="Resume with the spec the run was started with (it is kept in the run's folder), or start a new run.",
@@ -293,5 +312,141 @@ CODES: tuple[Code, ...] = (
         failing="",
         passing="",
         fix="Use the versions and the number of threads that the message names, if that matters.",
+    ),
+    Code(
+        "GS0633",
+        "another process of the run has ended",
+        "Processes that torchrun started take every update together. When one of them ends, or takes no part for 25 "
+        "seconds, the others end, too: they would wait for ever. What it died of is in its own messages.",
+        failing="",
+        passing="",
+        fix="Look for the first error among the processes, mend it, and go on with --resume.",
+    ),
+    Code(
+        "GS0634",
+        "memory ran out",
+        "The activations of one forward and backward pass did not fit. They grow with train.batch and train.crop, not "
+        "with train.accumulate: rows that are accumulated are added to the same update one micro-batch after another. "
+        "The checkpoints are whole.",
+        failing="",
+        passing=_spec(_GOOD + "  batch: 2\n  accumulate: 4\n"),
+        fix="Lower train.batch and raise train.accumulate, shorten train.crop, or compute in train.precision: bf16.",
+    ),
+    Code(
+        "GS0635",
+        "an update is skipped",
+        "A loss or gradient was not finite, and the spec says train.nonfinite: skip, so the weights stay as they were "
+        "and the next rows are taken. It is a warning; more than 10 in a row stop the run.",
+        failing="",
+        passing=_spec(_GOOD + "  nonfinite: skip\n"),
+        fix="Nothing need be done if it stays rare; else lower train.lr or set train.clip.",
+    ),
+    Code(
+        "GS0636",
+        "TensorBoard is not installed",
+        "`train --tensorboard` writes its scalars through the package tensorboard, which is an extra: metrics.csv "
+        "needs nothing.",
+        failing="",
+        passing="",
+        fix="Run pip install graphspec[tensorboard], or leave --tensorboard away.",
+    ),
+    Code(
+        "GS0637",
+        "there is nothing to train",
+        "Training changes weights to make losses smaller. A spec without `losses`, or whose ops have no weights that "
+        "are not frozen, can be compiled and run, but not trained.",
+        failing="",
+        passing=_spec(_GOOD),
+        fix="Add losses, or an op with weights.",
+    ),
+    Code(
+        "GS0650",
+        "recordings are changed to fit the input",
+        "Files of several channels for a mono input, mono files for an input of several channels, and files at another "
+        "rate are used all the same, and this says how many, once. `stereo: left` or `right` takes one channel instead "
+        "of the mean; `stereo: refuse` and `mono: refuse` skip such files.",
+        failing="",
+        passing=_spec(_GOOD, data='audio_folder("data", stereo=left, mono=refuse)'),
+        fix="Nothing need be done; write stereo= or mono= if you want another choice.",
+    ),
+    Code(
+        "GS0651",
+        "too many files cannot be used",
+        "A few broken files are skipped, with a warning. More than the share `max_bad` (0.5 where it is not written) "
+        "says that something else is wrong: the folder, the policy for channels, or a copy that was cut off.",
+        failing="",
+        passing=_spec(_GOOD, data='audio_folder("data", max_bad=0.1)'),
+        fix="Look at the files that the message names, or raise max_bad.",
+    ),
+    Code(
+        "GS0652",
+        "a .npy file cannot be read",
+        "It is cut short, is no .npy file, is an archive of several arrays, or holds Python objects, which are pickled "
+        "and could run code: those are never loaded.",
+        failing="",
+        passing=_spec(_GOOD, data='array_folder("data")'),
+        fix="Save each piece by numpy.save(path, array), an array of numbers.",
+    ),
+    Code(
+        "GS0653",
+        "an array does not fit the input",
+        "An array is [frames, channels] of the input's kind: integers below its number of classes, or finite floats. "
+        "A class that a table has no row for would end a run on a GPU far away from its cause.",
+        failing="",
+        passing=_spec(_GOOD, data='array_folder("data")'),
+        fix="Save the file again as the message says, or correct the input's type.",
+    ),
+    Code(
+        "GS0654",
+        "files of several inputs do not match",
+        "With data for several inputs, a piece is the files of one name (without the ending) of all of them, and they "
+        "last equally long at their rates. Others are skipped, with a warning; too many of them are an error.",
+        failing="",
+        passing=_spec(_GOOD),
+        fix="Name the files alike, and check the rates of the inputs: they decide how long an array lasts.",
+    ),
+    Code(
+        "GS0655",
+        "sources of several inputs hold out different files",
+        "The parts for test and validation are the same pieces for every input, so held_out and validation are equal "
+        "in all sources of `data:`.",
+        failing="",
+        passing=_spec(_GOOD),
+        fix="Write the same held_out and validation in each.",
+    ),
+    Code(
+        "GS0656",
+        "a crop is no whole number of ticks of an input",
+        "Where `train.crop` leaves an axis open, its length follows from the input's rate and from another's crop.",
+        failing="",
+        passing=_spec(_GOOD),
+        fix="Take a crop that is a multiple of the number in the message.",
+    ),
+    Code(
+        "GS0670",
+        "weights that no loss reaches",
+        "They are used in a metric, an output or an entry, but training never changes them.",
+        failing=_CLASSES + "outputs: ['h |> linear(1)']\n",
+        passing=_CLASSES + "outputs: [dist]\n",
+        fix="Bring the value into a loss, or say freeze: true.",
+    ),
+    Code(
+        "GS0671",
+        "a head and its loss do not belong together",
+        "`sample` draws from a distribution that is trained by its negative log-likelihood of the very value that is "
+        "fed. Without that loss the samples are noise.",
+        failing=_CLASSES.replace("nll(dist, wave)", "nll(dist, shift(wave, 1))")
+        + "sample:\n  feed:\n    wave: draw(dist)\n",
+        passing=_CLASSES + "sample:\n  feed:\n    wave: draw(dist)\n",
+        fix="Score the distribution by nll on what is fed.",
+    ),
+    Code(
+        "GS0672",
+        "the model hears more than a crop holds",
+        "In training everything before a crop reads as silence, so what lies farther back than the crop is long is "
+        "never learned, and sampling then meets it for the first time.",
+        failing=_CLASSES.replace("k=3", "k=3, dilation=4000"),
+        passing=_CLASSES,
+        fix="Take longer crops, or make the model hear less.",
     ),
 )

@@ -47,3 +47,17 @@ class Embed(Stateless):
         if channels > 1:  # all tables as one, each channel at its own offset
             x = x + torch.arange(channels, device=x.device) * classes
         return F.embedding(x, self.weight.flatten(0, 1)).flatten(-2)
+
+
+class Param(Stateless):
+    """A learned value `[1, *shape]`, the same for all rows; zeros at first."""
+
+    def __init__(self, shape: tuple[int, ...]) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.empty(shape))
+
+    def reset(self, generator: Generator) -> None:
+        initial.constant(self.weight, 0.0)
+
+    def forward(self) -> Tensor:
+        return self.weight[None]

@@ -1,4 +1,4 @@
-"""Pointwise functions of one operand, and operations of two or three that join.
+"""Pointwise functions of one operand, those of the channels of one tick, and operations of two or three that join.
 
 Joining is lining up: an operand's axes after batch are its partners' last ones, because a static vector sits on the
 channels, another static value on the axes after time, and timed values have equal rank. So a static operand only
@@ -7,14 +7,16 @@ needs axes of 1 after batch, as many as it has fewer than the result; torch's br
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from typing import Any
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor
+from torch import Tensor, nn
 
-from graphspec.ops.modules.contract import MakesFloats, Stateless
+from graphspec.ops.modules import initial
+from graphspec.ops.modules.contract import Generator, MakesFloats, Stateless
 from graphspec.types import Type
 
 _UNARY: dict[str, Callable[..., Tensor]] = {
@@ -28,12 +30,17 @@ _UNARY: dict[str, Callable[..., Tensor]] = {
     "cos": torch.cos,
     "tanh": torch.tanh,
     "sigmoid": torch.sigmoid,
+    "logit": torch.logit,
     "clamp": torch.clamp,
     "relu": F.relu,
     "gelu": F.gelu,  # by erf unless told otherwise
     "silu": F.silu,
     "leaky_relu": F.leaky_relu,
     "softplus": F.softplus,
+    "elu": F.elu,
+    "mish": F.mish,
+    "softmax": F.softmax,  # with dim=-1, and so the next
+    "log_softmax": F.log_softmax,
 }
 
 
@@ -69,7 +76,7 @@ _BOOL_RESULT = ("equal", "not_equal", "less", "less_equal", "greater", "greater_
 
 
 class Unary(Stateless):
-    """One function of each element; settings are its keyword arguments, by torch's names."""
+    """One function of each element, or of the channels; settings are its keyword arguments, by torch's names."""
 
     def __init__(self, name: str, **settings: Any) -> None:
         super().__init__()
@@ -82,6 +89,35 @@ class Unary(Stateless):
 
     def extra_repr(self) -> str:
         return self.name
+
+
+class Identity(Stateless):
+    """The operand itself; with `stop` no gradient goes back through it."""
+
+    def __init__(self, stop: bool = False) -> None:
+        super().__init__()
+        self.stop = stop
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x.detach() if self.stop else x
+
+
+class Snake(Stateless):
+    """`[B, T, ..., channels]` -> the same: x + sin(a x)^2 / a, as x + a x^2 sinc(a x)^2, which a = 0 does not break.
+
+    Weight alpha [channels].
+    """
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.alpha = nn.Parameter(torch.empty(channels))
+
+    def reset(self, generator: Generator) -> None:
+        """Frequency 1."""
+        initial.constant(self.alpha, 1.0)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x + self.alpha * (x * torch.sinc(self.alpha * x / math.pi)).square()
 
 
 class Joined(MakesFloats):

@@ -13,3 +13,11 @@ class GLU(Stateless):
 
     def forward(self, x: Tensor) -> Tensor:
         return F.glu(x, -1)
+
+
+class SwiGLU(Stateless):
+    """`[B, T, ..., 2C]` -> `[B, T, ..., C]`: silu(a) * b, a the first half."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        a, b = x.chunk(2, -1)
+        return F.silu(a) * b

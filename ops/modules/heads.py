@@ -30,6 +30,13 @@ class CategoricalNLL(Stateless):
         return -F.log_softmax(_wide(logits), -1).gather(-1, x[..., None]).squeeze(-1)
 
 
+class CategoricalMode(Stateless):
+    """Logits `[B, T, ..., C, classes]` -> the likeliest class of each `[B, T, ..., C]`."""
+
+    def forward(self, logits: Tensor) -> Tensor:
+        return logits.argmax(-1)
+
+
 class CategoricalDraw(Stateless):
     """Logits `[B, T, ..., C, classes]` and uniform `noise` `[B, T, ..., C]` in (0, 1) -> classes `[B, T, ..., C]`.
 

@@ -1,4 +1,4 @@
-"""The time axis itself: delayed, folded into channels, unfolded from them."""
+"""The time axis itself: delayed, folded into channels, unfolded from them, pooled; and its differences."""
 
 from __future__ import annotations
 
@@ -77,3 +77,62 @@ class Shift(nn.Module):
 
     def extra_repr(self) -> str:
         return f"k={self.k}, before={self.before}"
+
+
+class MaxPool(Stateless):
+    """`[B, T, ...]` -> `[B, T/p, ...]`, the largest of each p. A step takes a multiple of p ticks."""
+
+    def __init__(self, p: int) -> None:
+        super().__init__()
+        self.p = p
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x.unflatten(1, (-1, self.p)).amax(2)
+
+
+class MeanPool(Stateless):
+    """`[B, T, ...]` -> `[B, T/p, ...]`, the mean of each p. A step takes a multiple of p ticks."""
+
+    def __init__(self, p: int) -> None:
+        super().__init__()
+        self.p = p
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x.unflatten(1, (-1, self.p)).mean(2)
+
+
+class Delta(nn.Module):
+    """The difference of that order along time, x_0 before the start: `[B, T, ...]` -> the same.
+
+    State {"past"}: the last `order` elements, oldest first, and {"begun"} [B]: 0 before the first tick, then 1.
+    """
+
+    def __init__(self, x: Type, order: int = 1) -> None:
+        super().__init__()
+        if order < 1:
+            raise ValueError(f"delta: order is at least 1, not {order}")
+        sizes = tuple(d.as_int() for d in x.tensor_axes[1:])
+        if None in sizes:
+            raise ValueError(f"delta: the axes after time of {x} are not known numbers")
+        self.sizes, self.order = sizes, order
+
+    def reset(self, generator: Generator) -> None:
+        """Draws nothing."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return torch.diff(torch.cat([x[:, :1]] * self.order + [x], 1), self.order, 1)
+
+    def prepare(self) -> State:
+        return {}
+
+    def init_state(self, batch: int, like: Tensor) -> State:
+        return {"past": like.new_zeros(batch, self.order, *self.sizes), "begun": like.new_zeros(batch)}
+
+    def step(self, x: Tensor, state: State, prepared: State) -> tuple[Tensor, State]:
+        begun = state["begun"].view(-1, *[1] * (x.ndim - 1)) > 0
+        joined = torch.cat([torch.where(begun, state["past"], x[:, :1]), x], 1)
+        past = history.after(joined, x.shape[1])
+        return torch.diff(joined, self.order, 1), {"past": past, "begun": torch.ones_like(state["begun"])}
+
+    def extra_repr(self) -> str:
+        return f"order={self.order}"

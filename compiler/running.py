@@ -1,0 +1,147 @@
+"""Running a graph: its whole form and its step form over modules that someone else owns.
+
+Tensors are `[B, T, ..., C]`; inputs and results are dicts by spec name.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from torch import Tensor, fx, nn
+
+from graphspec.compiler.emit import Form, emit
+from graphspec.compiler.plan import block_of
+from graphspec.diagnostic import Diagnostic, SpecError
+from graphspec.graph import Graph, Value
+
+
+class Running:
+    """A graph with a module for each of its values. Forms are made when they are first asked for."""
+
+    graph: Graph
+    values: list[Value]  # those with an op
+    modules_of: dict[Value, nn.Module]
+    targets: dict[str, Value]
+    forms: dict[Any, Form]
+
+    def lay_out(self, graph: Graph, modules_of: dict[Value, nn.Module]) -> None:
+        self.graph, self.modules_of = graph, modules_of
+        self.values = [v for v in graph.values if v.op is not None]
+        self.targets = graph.targets()
+        self.forms = {}
+
+    @property
+    def whole(self) -> fx.GraphModule:
+        """Whole sequences: inputs (and noise) -> losses, metrics and outputs."""
+        if "whole" not in self.forms:
+            self.forms["whole"] = self._emitted(list(self.targets.values()), stepping=False)
+        return self.forms["whole"].module
+
+    def forward(
+        self, inputs: Mapping[str, Tensor | float], noise: Mapping[str, Tensor] | None = None
+    ) -> dict[str, Tensor]:
+        """All targets by name: losses `losses.nll`, metrics `metrics.x`, outputs by their own name."""
+        _ = self.whole
+        form = self.forms["whole"]
+        found = form.run(self._given(form, inputs, noise, lengths=True))
+        return dict(zip(self.targets, found, strict=True))
+
+    def evaluate(
+        self, values: Sequence[Value], inputs: Mapping[str, Tensor | float], noise: Mapping[str, Tensor] | None = None
+    ) -> list[Tensor]:
+        """Any values of the graph on whole sequences (taps, drawn events, ...)."""
+        key = ("whole", tuple(values))
+        if key not in self.forms:
+            self.forms[key] = self._emitted(list(values), stepping=False)
+        form = self.forms[key]
+        return list(form.run(self._given(form, inputs, noise, lengths=True)))
+
+    def _check_lengths(self, form: Form, inputs: Mapping[str, Any]) -> None:
+        """The lengths of whole sequences keep the spec's `require`."""
+        sizes: dict[str, int] = {}
+        for v in form.inputs:
+            if v.path in inputs and v.type.timed and isinstance(inputs[v.path], Tensor):
+                names = v.type.length.symbols()
+                if names and str(v.type.length) in names:
+                    sizes[str(v.type.length)] = inputs[v.path].shape[1]
+        broken = self.graph.facts.check(sizes)
+        if broken:
+            raise SpecError(Diagnostic("GS0605", f"the length breaks a fact of require: {broken[0]}", None))
+
+    def _given(
+        self, form: Form, inputs: Mapping[str, Any], noise: Mapping[str, Any] | None, lengths: bool = False
+    ) -> list[Any]:
+        flat = []
+        if lengths:
+            self._check_lengths(form, inputs)
+        for v in form.inputs:
+            default = self.graph.inputs[v.path].default
+            if v.path not in inputs and default is None:
+                raise KeyError(f"input '{v.path}' is missing")
+            flat.append(inputs.get(v.path, default))
+        return flat + [(noise or {}).get(v.path) for v in form.noises]
+
+    def _emitted(self, targets: list[Value], stepping: bool) -> Form:
+        return emit(self.graph, self.values, self.modules_of, targets, stepping)
+
+    # ---- the step form ----------------------------------------------------------------------------------------------
+
+    @property
+    def block(self) -> int:
+        """A step takes a multiple of so many ticks of the fastest input."""
+        rates = [v.type.rate for v in self._streamed() if v.is_input and v.type.rate is not None]
+        return block_of(self._streamed(), max(rates)) if rates else 1
+
+    def _streamed(self) -> list[Value]:
+        return self.graph.needed_for(list(self._stepped().values()))
+
+    def _stepped(self) -> dict[str, Value]:
+        return {n: v for n, v in self.targets.items() if v.type.timed}
+
+    @property
+    def step_form(self) -> fx.GraphModule:
+        """Blocks: inputs, state, prepared -> timed targets and the new state."""
+        return self._step(list(self._stepped().values())).module
+
+    def _step(self, targets: list[Value]) -> Form:
+        key = ("step", tuple(targets))
+        if key not in self.forms:
+            self.forms[key] = self._emitted(targets, stepping=True)
+        return self.forms[key]
+
+    def prepare(self) -> dict[str, Tensor]:
+        """Pure function of the weights, once per sampling."""
+        return {f"{v.path}/{n}": t for v, m in self.modules_of.items() for n, t in m.prepare().items()}  # type: ignore[operator]
+
+    def init_state(self, batch: int, like: Tensor) -> dict[str, Tensor]:
+        """Zero state (or `before`) of every value, flat, by `path/name`."""
+        return {f"{v.path}/{n}": t for v, m in self.modules_of.items() for n, t in m.init_state(batch, like).items()}  # type: ignore[operator]
+
+    def step(
+        self,
+        inputs: Mapping[str, Tensor | float],
+        state: Mapping[str, Tensor],
+        prepared: Mapping[str, Tensor],
+        noise: Mapping[str, Tensor] | None = None,
+    ) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+        """One block of ticks. Returns the timed targets by name, and the new state; nothing is changed in place."""
+        targets = self._stepped()
+        found, new = self.stream(list(targets.values()), inputs, state, prepared, noise)
+        return dict(zip(targets, found, strict=True)), new
+
+    def stream(
+        self,
+        values: Sequence[Value],
+        inputs: Mapping[str, Tensor | float],
+        state: Mapping[str, Tensor],
+        prepared: Mapping[str, Tensor],
+        noise: Mapping[str, Tensor] | None = None,
+    ) -> tuple[list[Tensor], dict[str, Tensor]]:
+        """`step` for any timed values of the graph."""
+        form = self._step(list(values))
+        flat = self._given(form, inputs, noise)
+        flat += [state[n] for n in form.states] + [prepared[n] for n in form.prepared]
+        found = form.run(flat)
+        new = dict(zip(form.states, found[len(values) :], strict=True))
+        return list(found[: len(values)]), {**state, **new}
