@@ -165,6 +165,10 @@ class Calls:
             if params["k"] == 0:
                 return values[0]
             params["before"] = self._before(values[0], params, span)
+        if face is not None and not face.sizes:
+            fail(
+                "GS0519", f"'{face.path}' is not used before its face '{op.name}' is; nothing trains its weights", span
+            )
         known = {**face.sizes, **params} if face else params  # a face knows the sizes of its instance
         results, bound_names = self.inference.results(op, given, known, span)
         if delays and params["before"] is not None:
@@ -172,7 +176,7 @@ class Calls:
         owner = "" if self._owner is None else self._owner.claim(op, bound_names.values)
         noise = self.inference.noise(op, bound_names, span)
         type_ = results[0][1]
-        sizes = {n: v for n, v in bound_names.values.items() if isinstance(v, int)}
+        sizes: dict[str, Any] = {n: v for n, v in bound_names.values.items() if isinstance(v, int)}
         for d in op.parsed.operands:
             if d.optional:  # a rule may ask whether it is given: `pointwise() if context != none else recurrent()`
                 sizes[d.name] = "given" if inputs.get(d.name) is not None else None

@@ -25,6 +25,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from graphspec.compiler.lower import Model
 from graphspec.compiler.pipeline import Checked
 from graphspec.compiler.plan import Schedule, consumed
+from graphspec.compiler.running import Running
 from graphspec.compiler.settings import Settings
 from graphspec.dims import Dim, Facts
 from graphspec.graph import Constant, Graph, Value
@@ -83,7 +84,7 @@ def tick(checked: Checked, plan: Schedule) -> Tick:
     seen: dict[Value, int] = {}
     alike: dict[Any, int] = {}  # layers that repeat cost the same
     with _counting() as counter:
-        model = Model(checked)
+        model = Model(checked).entries["sample"]
         for fire in plan.fires:
             v = fire.value
             if v not in seen:  # a value always fires in groups of one size
@@ -119,7 +120,7 @@ def _size(symbol: str, facts: Facts, sizes: Mapping[str, int], rate: Fraction | 
     return multiple * max(1, ceil((rate or 1) / multiple))
 
 
-def _step(model: Model, value: Value, count: int, counter: FlopCounterMode) -> int:
+def _step(model: Running, value: Value, count: int, counter: FlopCounterMode) -> int:
     """FLOPs of one step of a value's module for `count` elements."""
     op = value.op
     if op is None or value.windows and value.windows[0].copies:

@@ -38,8 +38,9 @@ class Model(Running, nn.Module):
         super().__init__()
         graph = checked.graph
         self.checked = checked
+        self.modules_of: dict[Value, nn.Module]  # of Running; nn.Module would call any attribute a tensor
         owners = _Owners()
-        self.lay_out(graph, owners.modules(graph, training=True))
+        self.lay_out(graph, owners.modules(graph, training=True))  # type: ignore[operator]
         views = {n: View(g, owners.modules(g, training=False)) for n, g in graph.entries.items()}
         other = graph.evaluation
         self.entries: dict[str, View] = views

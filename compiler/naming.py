@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from graphspec.compiler.arithmetic import FUNCTIONS
 from graphspec.compiler.resolve import Block, Spec
 from graphspec.compiler.written import value_expression
-from graphspec.declare import Catalogue
+from graphspec.declare import INITS, Catalogue
 from graphspec.diagnostic import Diagnostic, SpecError, did_you_mean
 from graphspec.document import Entry, Node, Scalar, Sequence
 from graphspec.document import Mapping as Tree
@@ -23,7 +23,7 @@ SPECIAL = {"repeat", "stages", "given", "list"}
 def unknown_calls(spec: Spec, catalogue: Catalogue) -> list[Diagnostic]:
     """One GS0202 for each place that calls what is no op, block, function, or instance."""
     home = spec.home
-    known = {*catalogue.ops, *FUNCTIONS, *SPECIAL, *home.block_names(), *home.choices}
+    known = {*catalogue.ops, *FUNCTIONS, *INITS, *SPECIAL, *home.block_names(), *home.choices}
     known |= {e.key.text for e in spec.entries("shared")}
     values = {*home.params, *(e.key.text for s in ("inputs", "graph", "cells") for e in _entries(spec, s))}
     found: list[Diagnostic] = []
@@ -36,6 +36,8 @@ def unknown_calls(spec: Spec, catalogue: Catalogue) -> list[Diagnostic]:
 
     for expr in _expressions(spec):
         check(expr, set())
+    for expr in _of_cells(spec):
+        check(expr, {"first"})  # `init: first(expr)`, the cell's first value
     for choice in home.choices.values():
         for expr in choice.options.values():
             check(expr, set())
@@ -92,6 +94,9 @@ def _expressions(spec: Spec) -> Iterator[Expr]:
         if isinstance(view, Tree):
             for part in ("set", "feed", "to"):
                 yield from _inside(view.get(part))
+
+
+def _of_cells(spec: Spec) -> Iterator[Expr]:
     cells = spec.section("cells")
     for e in cells.entries if isinstance(cells, Tree) else ():
         for part in ("init", "next"):
@@ -106,7 +111,7 @@ def _inside(node: Node | None) -> Iterator[Expr]:
         for item in node.items:
             yield from _inside(item)
     elif node is not None:
-        parts = [node]
+        parts: list[Node] = [node]
         if isinstance(node, Tree):
             parts += [n for n in (node.get("weight"), node.get("mask")) if n is not None]
         for part in parts:

@@ -114,6 +114,16 @@ def schedule(graph: Graph) -> Schedule:
     return Schedule(block, tuple(values), tuple((f.source, f.drawn) for f in feeds), elements, tuple(fires), static)
 
 
+def looks_ahead(values: Sequence[Value]) -> Value | None:
+    """A value that reads elements of an operand beyond those a step of its own elements is given, if there is one."""
+    for v in values:
+        for w, o in zip(v.windows, v.operands, strict=True):
+            if isinstance(o, Value) and o.type.timed and v.type.timed:
+                if any(w.reads(k)[1] >= (k + 1) * w.stride for k in range(w.stride.denominator)):
+                    return v
+    return None
+
+
 def _latest(v: Value, i: int, operand: Value, first: int, count: int, ready: list[int], block: int) -> int:
     """The half tick at which everything that these elements consume of operand i is there."""
     window = v.windows[i]

@@ -138,10 +138,11 @@ def _slack(spare: Ticks) -> str:
 
 
 def _plan(graph: Graph) -> tuple[Schedule | None, str]:
-    if not graph.feeds:
+    entry = graph.entries.get("sample")
+    if entry is None or not entry.feeds:
         return None, ""
     try:
-        return schedule(graph), ""
+        return schedule(entry), ""
     except SpecError as error:
         return None, "; ".join(shown(d.message, 200) for d in error.diagnostics)
 

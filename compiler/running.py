@@ -11,8 +11,8 @@ from typing import Any
 from torch import Tensor, fx, nn
 
 from graphspec.compiler.emit import Form, emit
-from graphspec.compiler.plan import block_of
-from graphspec.diagnostic import Diagnostic, SpecError
+from graphspec.compiler.plan import block_of, looks_ahead
+from graphspec.diagnostic import Diagnostic, SpecError, fail
 from graphspec.graph import Graph, Value
 
 
@@ -107,6 +107,9 @@ class Running:
     def _step(self, targets: list[Value]) -> Form:
         key = ("step", tuple(targets))
         if key not in self.forms:
+            ahead = looks_ahead(self.graph.needed_for(targets))
+            if ahead is not None:
+                fail("GS0190", f"{ahead.path} looks ahead; streaming it is not built yet", ahead.span)
             self.forms[key] = self._emitted(targets, stepping=True)
         return self.forms[key]
 

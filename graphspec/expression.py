@@ -1,6 +1,7 @@
 """Expression text -> AST. Every node keeps its span in the file, so that errors underline the exact place.
 
-Long because the node types, the grammar's transformer and the errors it teaches are one table seen from three sides.
+Long because the node types and the grammar's transformer are one table seen from two sides. What cannot be parsed at
+all is told by expression_faults.py.
 """
 
 from __future__ import annotations
@@ -12,7 +13,8 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from graphspec.diagnostic import Fix, SpecError, fail
+from graphspec.diagnostic import Edit, Fix, SpecError, fail
+from graphspec.expression_faults import ends_early, unexpected
 from graphspec.span import Source, Span
 
 MAX_LENGTH = 2_000  # characters of one expression
@@ -76,6 +78,12 @@ class Comprehension:
     targets: tuple[str | tuple[str, ...], ...]
     over: Expr
     span: Span
+
+    def target_span(self, name: str) -> Span:
+        """Where the target of that name stands."""
+        begin, end = self.value.span.end, self.over.span.start
+        found = re.search(rf"\b{re.escape(name)}\b", self.span.source.text[begin:end])
+        return Span(self.span.source, begin + found.start(), begin + found.end()) if found else self.span
 
 
 @dataclass(frozen=True)
@@ -257,13 +265,13 @@ def _parse_anew(span: Span, start: str) -> Any:
         return builder.transform(parser.parse(text, start=start))
     except UnexpectedCharacters as error:
         at = span.start + (error.pos_in_stream or 0)
-        _unexpected(Span(span.source, at, at + 1), text)
+        unexpected(Span(span.source, at, at + 1), span)
     except (UnexpectedToken, UnexpectedEOF) as error:
         token: Any = getattr(error, "token", None)
         if token is None or token.type == "$END" or token.start_pos is None:
-            _ends_early(span)
+            ends_early(span)
         at = span.start + token.start_pos
-        _unexpected(Span(span.source, at, at + max(1, len(token))), text)
+        unexpected(Span(span.source, at, at + max(1, len(token))), span)
     except VisitError as error:
         if isinstance(error.orig_exc, SpecError):
             raise error.orig_exc from None
@@ -285,48 +293,11 @@ def _check_limits(text: str, span: Span) -> None:
             fail("GS0802", f"brackets are nested deeper than {MAX_DEPTH}", at)
 
 
-def _ends_early(span: Span) -> None:
-    stack = []
-    for i, c in enumerate(span.text):
-        if c in "([":
-            stack.append(i)
-        elif c in ")]" and stack:
-            stack.pop()
-    end = Span(span.source, max(span.start, span.end - 1), span.end)
-    if not span.text.strip():
-        fail("GS0120", "an expression is missing here", span)
-    if stack:
-        opened = Span(span.source, span.start + stack[-1], span.start + stack[-1] + 1)
-        line, column = opened.source.place(opened.start)
-        closing = ")" if opened.text == "(" else "]"
-        fail(
-            "GS0120",
-            f"the expression ends early: '{opened.text}' at {line}:{column} is still open",
-            end,
-            fixes=[Fix(f"add '{closing}'")],
-        )
-    fail("GS0120", "the expression ends early", end, fixes=[Fix("write what is missing, or remove the last operator")])
+def _in_one_line(text: str) -> str:
+    return " ".join(text.split())
 
 
 _TOKEN = re.compile(r"\w+|[^\w\s]")
-
-_HINTS = {
-    "^": "'**' is power",
-    "&": "write 'and'",
-    "|": "a pipe is written '|>'",
-    "!": "write 'not'",
-    "=": "compare with '=='; an argument is named inside a call, as f(x, k=3)",
-    "{": "records and dicts are not part of expressions",
-    "@": "a rate belongs to a type, not to an expression",
-    ":": "there are no slices; use take(x, first, count)",
-    "lambda": "a block is a function with a name: write one under blocks:",
-}
-
-
-def _unexpected(at: Span, text: str) -> None:
-    word = at.text
-    hint = _HINTS.get(word) or _HINTS.get(word[:1], "")
-    fail("GS0121", f"'{word}' is not expected here", at, fixes=[Fix(hint)] if hint else [])
 
 
 @cache
@@ -466,12 +437,15 @@ def _machine() -> tuple[Any, Any]:
             else:
                 first = stage.left if isinstance(stage, (Binary, Logic)) else stage
                 rest = b[first.span.end - stage.span.start :]
-                readings = [f"({a} |> {first.span.text}){rest}", f"{a} |> f, with f a block that is {b}"]
+                readings = [f"({a} |> {first.span.text}){rest}"]
+            fixes = [Fix(f"write {_in_one_line(r)}", (Edit(span, r),)) for r in readings]
+            if not on_the_left:
+                fixes.append(Fix(f"write {_in_one_line(a)} |> f, with f a block that is {_in_one_line(b)}"))
             fail(
                 "GS0122",
                 "'|>' and arithmetic touch without parentheses; this has two readings",
                 span,
-                fixes=[Fix(f"write {r}") for r in readings],
+                fixes=fixes,
             )
 
         def arguments(self, meta: Any, c: list[Any]) -> Any:

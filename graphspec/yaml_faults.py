@@ -17,6 +17,7 @@ from graphspec.excerpt import shown
 from graphspec.span import Source, Span
 
 _NO_SPACE = re.compile(r"([A-Za-z_][\w.]*):(?=[^\s:])")
+_OPENS_WITH_A_BRACKET = re.compile(r"[^\n]*?:\s+([\[{])")
 _EQUALS = re.compile(r"([A-Za-z_][\w.]*)\s*=(?!=)")
 
 
@@ -275,7 +276,27 @@ class _Explainer:
             return self._after_value(at)
         return self._reserved(at)
 
+    def _behind_brackets(self, at: int) -> Fault | None:
+        """`[a, b] |> cat`: the value was over at its closing bracket, and `at` stands behind it."""
+        start, end = self._line(at)[0], self._rest(at)
+        m = _OPENS_WITH_A_BRACKET.match(self.text, start, at)
+        found = flow.intended(self.text, m.start(1)) if m else None
+        if m is None or found is None or found.end > at or "\n" in self.text[found.start : found.end]:
+            return None
+        opener = self._char(found.start)
+        fix = Fix("begin with a name, a number or '('")
+        rest = re.fullmatch(r"\s*\|>\s*(\w+)", self.text[found.end : end])
+        if rest and opener == "[":
+            call = f"{rest[1]}({self.text[found.start + 1 : found.end - 1].strip()})"
+            fix = Fix(f"write {shown(call)}", (Edit(self._span(found.start, end), call),))
+        message = f"an expression cannot begin with '{opener}': for YAML the value ends at the closing bracket"
+        diagnostic = Diagnostic("GS0117", message, self._span(found.start, found.end), fixes=(fix,))
+        return Fault(diagnostic, Mask(found.start, end, "x"))
+
     def _reserved(self, at: int) -> Fault:
+        behind = self._behind_brackets(at)
+        if behind is not None:
+            return behind
         char, end = self._char(at), self._rest(at)
         if self._in_flow(at):
             found = re.compile(r"[^,\[\]{}\n]*").match(self.text, at)
@@ -303,7 +324,7 @@ class _Explainer:
     def _misplaced(self, at: int, opened: int) -> Fault:
         start = self._line(at)[0]
         if self.text[start:at].strip():
-            return self._after_value(at)
+            return self._behind_brackets(at) or self._after_value(at)
         if self._char(at) == ":":
             fix = Fix("write the key before the ':'")
             return Fault(Diagnostic("GS0113", "an entry has no key", self._span(at, at + 1), fixes=(fix,)))

@@ -21,20 +21,45 @@ def linear(x, *, units: int, bias: bool = True):
 
 
 @op(
-    "x: int(n)[..., c] @ r -> float[..., c*width] @ r where width >= 1",
+    "x: int(n)[..., c] @ r -> float[..., c*width] @ r where width >= 1, classes == none or classes >= n",
     time="pointwise()",
     weights={"weight": ""},
     example="x |> embed(64)",
 )
-def embed(x, *, width: int):
+def embed(x, *, width: int, classes: int | None = None):
     """A learned vector for each class, one table per channel, the channels' vectors side by side.
 
-    x: int(n)[..., c] -> float[..., c*width]. width: length of one vector.
-    Weight `weight` [c, n, width], standard normal (torch's default).
+    x: int(n)[..., c] -> float[..., c*width]. width: length of one vector. classes: rows of a table, none for n.
+    Faces of an instance under `shared:`: `logits` (the table as an output layer) and `weight` (the table itself).
+    Weight `weight` [c, classes, width], standard normal (torch's default).
     """
     from graphspec.ops.modules.dense import Embed
 
-    return Embed(x.channels, x.dtype.classes, width)
+    return Embed(x.channels, classes or x.dtype.classes, width)
+
+
+@op(
+    "x: float[..., width] @ r -> float[..., classes if classes != none else n] @ r where c == 1",
+    time="pointwise()",
+    of="embed",
+    name="logits",
+)
+def embed_logits(x, of):
+    """One number a class, x times its vector: the output layer tied to the table (Press and Wolf 2017).
+
+    x: float[..., width] -> float[..., classes], for a table of one channel.
+    """
+    from graphspec.ops.modules.dense import TiedLogits
+
+    return TiedLogits(of)
+
+
+@op("-> float[c*(classes if classes != none else n), width]", of="embed", name="weight")
+def embed_weight(of):
+    """The table as a static value, float[c*classes, width]."""
+    from graphspec.ops.modules.dense import Table
+
+    return Table(of)
 
 
 @op("-> float[shaped(shape)]", weights={"weight": ""}, example="param([16], init=ones) * x")

@@ -80,6 +80,8 @@ USAGES = {
         "x |> conv_up(3, k=12, stride=4)",
         "x |> conv_up(3, k=5, stride=1)",
         "x |> conv_up(3, k=5, stride=2)",
+        "x |> conv_up(3, k=3, stride=3, bias=false)",
+        "x |> conv_up(3, k=9, stride=3)",
         "x |> conv(3, k=4, stride=2) |> conv_up(4, k=8, stride=4)",
     ],
     "conv2d": [
@@ -98,6 +100,8 @@ USAGES = {
         "x |> conv2d_up(2, k=7, stride=2)",
         "x |> conv2d_up(2, k=8, stride=4, causal=true)",
         "x |> conv2d_up(2, k=5, stride=2, causal=true)",
+        "x |> conv2d_up(2, k=3, stride=3)",
+        "x |> conv2d_up(2, k=6, stride=3, causal=true)",
         "x |> conv2d(2, k=4, stride=2, causal=true) |> conv2d_up(3, causal=true)",
     ],
     "delta": ["x |> delta(3)"],

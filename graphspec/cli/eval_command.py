@@ -1,12 +1,14 @@
-"""graphspec eval RUN [data=FOLDER]: the held-out recordings, scored whole with state carried."""
+"""graphspec eval RUN: the held-out recordings, scored whole with state carried."""
 
 from __future__ import annotations
 
 import argparse
 import json
+import sys
 from typing import Any
 
 from graphspec.cli.load import show
+from graphspec.diagnostic import fail
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:
@@ -21,7 +23,8 @@ def run(options: argparse.Namespace) -> int:
 
     from graphspec.cli.trained import open_model
     from graphspec.runtime import data as datasets
-    from graphspec.runtime.score import score
+    from graphspec.runtime.run import updates_of
+    from graphspec.runtime.score import rows, score, whole_crops
 
     if options.threads:
         torch.set_num_threads(options.threads)
@@ -31,15 +34,17 @@ def run(options: argparse.Namespace) -> int:
 
     run_, model, folder = open_model(options.run, options.device, warn)
     data = datasets.load(model.checked, folder, warn)
-    pieces = data.test if options.part == "test" else data.validation
-    found = score(
-        model,
-        data,
-        pieces,
-        lambda name, row: print(f"{name}: " + "  ".join(f"{k} {v:.4f}" for k, v in row.items()), flush=True),
-    )
-    print(f"{options.part}, {len(pieces)} files: " + "  ".join(f"{k} {v:.4f}" for k, v in found.items()))
-    (run_.folder / f"{options.part}.json").write_text(
-        json.dumps({"files": [p.name for p in pieces], **found}, indent=1)
-    )
+    given = rows(data, options.part)
+    if not given:
+        fail("GS0613", f"there is no {options.part} file; held_out is 0", None)
+    if why := whole_crops(model):
+        print(f"{why}, so each crop of train.crop is scored by itself", file=sys.stderr)
+    found = score(model, data, given, lambda name, row: print(f"{name}: {_told(row)}", flush=True), updates_of(run_))
+    print(f"{options.part}, {len(given)} files: {_told(found)}")
+    names = [next(iter(row.values())).name for row in given]
+    (run_.folder / f"{options.part}.json").write_text(json.dumps({"files": names, **found}, indent=1))
     return 0
+
+
+def _told(scores: dict[str, float]) -> str:
+    return "  ".join(f"{name} {value:.4f}" for name, value in scores.items())

@@ -49,6 +49,32 @@ class Embed(Stateless):
         return F.embedding(x, self.weight.flatten(0, 1)).flatten(-2)
 
 
+class Face(Stateless):
+    """Another function over the weights of `of`, which stays their only owner."""
+
+    def __init__(self, of: nn.Module) -> None:
+        super().__init__()
+        self._of = (of,)  # not a submodule: its weights are named once
+
+    @property
+    def of(self) -> nn.Module:
+        return self._of[0]
+
+
+class TiedLogits(Face):
+    """`[B, T, ..., width]` -> `[B, T, ..., classes]` by the table of an `Embed` of one channel."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return F.linear(x, self.of.weight[0])
+
+
+class Table(Face):
+    """The tables of an `Embed`, one below the other: `[1, channels*classes, width]`."""
+
+    def forward(self) -> Tensor:
+        return self.of.weight.flatten(0, 1)[None]
+
+
 class Param(Stateless):
     """A learned value `[1, *shape]`, the same for all rows; zeros at first."""
 
