@@ -98,6 +98,7 @@ def _untrained(graph: Graph, reached: _Reached) -> Iterator[Diagnostic]:
     for v in graph.values:
         top = v.path.split(".")[0]
         learns = v.op is not None and v.op.weights and not v.op.of and not v.frozen
+        learns = learns and v.arguments.get("affine") is not False
         if learns and v.path in reached.by_any and v.path not in reached.by_loss and v.owner not in shared - {""}:
             if top not in told:
                 told.add(top)

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NoReturn
 
-from graphspec.compiler.arithmetic import describe, is_number
+from graphspec.compiler.arithmetic import MAX_NUMBER, describe, is_number
 from graphspec.declare import INITS, Declaration, Init, Parameter
-from graphspec.diagnostic import did_you_mean, fail
+from graphspec.diagnostic import Edit, Fix, did_you_mean, fail, nearest
 from graphspec.dims import Dim
+from graphspec.excerpt import shown
 from graphspec.expression import Argument, Call, Comprehension, Expr, Known, Name, Pipe, Text
 from graphspec.graph import Site, Value
 from graphspec.span import Span
@@ -52,6 +54,7 @@ def bind(
         elif a.name is None and isinstance(a.value, Text) and open_params and open_params[0].kind == "text":
             p = open_params.pop(0)  # a pattern stands before what it is about: einsum("en,n->e", h, c)
             params[p.name] = parameter(elaborator, op.name, p, a.value, scope)
+            sites[p.name] = Site(a.span, False)
         elif a.name is None and open_inputs:
             first = open_inputs[0]
             if first.variadic:
@@ -67,6 +70,7 @@ def bind(
                 fail("GS0203", f"{op.name} takes no more arguments; it is {op}", a.span)
             p = open_params.pop(0)
             params[p.name] = parameter(elaborator, op.name, p, a.value, scope)
+            sites[p.name] = Site(a.span, False)
         else:
             found = op.parameter(a.name)
             if found is not None:
@@ -74,6 +78,7 @@ def bind(
                     fail("GS0203", f"parameter '{a.name}' of {op.name} is given twice", a.span)
                 open_params = [p for p in open_params if p.name != a.name]
                 params[a.name] = parameter(elaborator, op.name, found, a.value, scope)
+                sites[a.name] = Site(a.span, False)
             elif op.weights and a.name == "init":
                 params["init"] = _init(elaborator, op.name, a.value, scope)
             elif op.weights and a.name == "freeze":
@@ -91,12 +96,7 @@ def bind(
                 params[a.name] = width
             else:
                 known = [p.name for p in op.parameters] + [d.name for d in declared]
-                fail(
-                    "GS0203",
-                    f"{op.name} has no parameter '{a.name}'{did_you_mean(a.name, known)}",
-                    a.span,
-                    notes=[f"it is {op}"],
-                )
+                _no_parameter(op.name, f"{op.name} has no parameter '{a.name}'", a, known, f"it is {op}")
     empty = [d.name for d in declared if d.variadic and not piped and inputs.get(d.name) == ()]
     if empty:
         fail("GS0203", f"{op.name} needs at least one '{empty[0]}'; the list is empty", span)
@@ -110,6 +110,43 @@ def bind(
                 fail("GS0203", f"{op.name} needs '{p.name}'", span, notes=[f"it is {op}"])
             params[p.name] = p.default
     return inputs, params, sites
+
+
+_ELSEWHERE = {  # what other libraries call it
+    "kernel_size": "k",
+    "kernel": "k",
+    "out_channels": "units",
+    "out_features": "units",
+    "hidden_size": "units",
+    "features": "units",
+    "channels": "units",
+    "filters": "units",
+    "use_bias": "bias",
+    "num_heads": "heads",
+    "n_heads": "heads",
+    "num_embeddings": "units",
+    "embedding_dim": "units",
+    "dim": "units",
+    "rate": "p",
+    "epsilon": "eps",
+}
+
+
+def _no_parameter(who: str, message: str, a: Argument, known: Sequence[str], note: str) -> NoReturn:
+    """GS0203 for an argument of a name that is not declared, with the name that is meant."""
+    name = a.name or ""
+    elsewhere = _ELSEWHERE.get(name, "")
+    notes = [note]
+    if elsewhere in known:
+        close, hint = [elsewhere], f"; it is called '{elsewhere}' here"
+    else:
+        close = nearest(name, known)
+        hint = f"; did you mean '{close[0]}'?" if close else ""
+    if name in ("padding", "pad") and "centre" in known:
+        notes.append(f"{who} pads by itself: time is not shortened, and the past alone is read unless centre=true")
+    place = Span(a.span.source, a.span.start, a.span.start + len(name))
+    fixes = [Fix(f"write {c}={shown(a.value.span.text, 30)}", (Edit(place, c),)) for c in close if place.text == name]
+    fail("GS0203", message + hint, a.span, notes=notes, fixes=fixes)
 
 
 def parameter(elaborator: Elaborator, who: str, p: Parameter, expr: Expr, scope: Scope) -> Any:
@@ -164,15 +201,32 @@ def fitting(who: str, p: Parameter, value: Any, span: Span) -> Any:
         "list": isinstance(value, (tuple, list)),
         "any": True,
     }[p.kind]
-    if isinstance(value, float) and p.kind == "int" and value.is_integer():
-        fail("GS0223", f"{who}: {p.name} must be an integer, found {value}", span, notes=[f"write {int(value)}"])
     if not fits:
         kinds = {"int": "an integer", "float": "a number", "bool": "true or false", "text": "text", "list": "a list"}
-        found = "a run-time value" if isinstance(value, Value) else describe(value)
+        found = describe(value)
+        if isinstance(value, Value):
+            found = "a value that is known only while the model runs"
         if isinstance(value, Dim):
             found = f"the size {value}, which is not known at compile time"
-        fail("GS0223", f"{who}: {p.name} must be {kinds[p.kind]}, found {found}", span)
+        fixes = _whole(value, span) if p.kind == "int" and isinstance(value, float) else []
+        if p.kind in ("int", "float") and isinstance(value, str) and re.fullmatch(r"-?\d+(\.\d+)?", value):
+            fixes = [Fix(f"write {value}, without quotes", (Edit(span, value),) if span.text[1:-1] == value else ())]
+        fail("GS0223", f"{who}: {p.name} must be {kinds[p.kind]}, found {found}", span, fixes=fixes)
     return list(value) if p.kind == "list" else float(value) if p.kind == "float" else value
+
+
+def _whole(value: float, span: Span) -> list[Fix]:
+    """How the integer is written that a float was given for: `3` for `3.0`, `d // 2` for `d / 2`."""
+    text = span.text
+    at = [m.start() for m in re.finditer(r"(?<!/)/(?!/)", text)]
+    if at:
+        edits = tuple(Edit(Span(span.source, span.start + i, span.start + i + 1), "//") for i in at)
+        return [Fix(f"'/' gives a broken number; '//' rounds down: {shown(re.sub('(?<!/)/(?!/)', '//', text))}", edits)]
+    if not value.is_integer() or abs(value) > MAX_NUMBER:
+        return []
+    literal = re.fullmatch(r"(\w+\s*=\s*)?([-+.\deE]+)", text)
+    edit = () if literal is None else (Edit(span, f"{literal[1] or ''}{int(value)}"),)
+    return [Fix(f"write {int(value)}", edit)]
 
 
 def bind_block(
@@ -205,7 +259,8 @@ def bind_block(
             inputs[name] = elaborator.value(a.value, scope)
         else:
             known = [*by_name, *(i.name for i in block.inputs)]
-            fail("GS0203", f"block '{block.name}' has no '{name}'{did_you_mean(name, known)}", a.span)
+            takes = f"it takes: {', '.join(known)}"
+            _no_parameter(block.name, f"block '{block.name}' has no '{name}'", a, known, takes)
     if not piped and open_inputs:
         fail("GS0203", f"block '{block.name}' needs its input '{open_inputs[0].name}'", call.span)
     for p in block.params:

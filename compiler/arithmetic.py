@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterable, Mapping
-from typing import Any
+from typing import Any, NoReturn
 
-from graphspec.diagnostic import Fix, did_you_mean, fail
+from graphspec.diagnostic import Edit, Fix, did_you_mean, fail, nearest
 from graphspec.dims import Dim, DimError, Facts
+from graphspec.excerpt import shown
 from graphspec.expression import (
     Argument,
     Attribute,
@@ -51,13 +52,15 @@ def evaluate(expr: Expr, params: Mapping[str, Any]) -> Any:
         return None
     if isinstance(expr, Name):
         if expr.name not in params:
-            quoting = [Fix(f'write "{expr.name}" if text is meant')]
-            fail("GS0201", f"'{expr.name}' is not a param{did_you_mean(expr.name, params)}", expr.span, fixes=quoting)
+            text = Fix(f'write "{expr.name}" if text is meant', (Edit(expr.span, f'"{expr.name}"'),))
+            unknown(expr, params, f"'{expr.name}' is not a param", text)
         return params[expr.name]
     if isinstance(expr, Unary):
         return unary(expr.operator, evaluate(expr.operand, params), expr.span)
     if isinstance(expr, Binary):
-        return binary(expr.operator, evaluate(expr.left, params), evaluate(expr.right, params), expr.span)
+        a, b = evaluate(expr.left, params), evaluate(expr.right, params)
+        check_divisor(expr, b, lambda e: evaluate(e, params))
+        return binary(expr.operator, a, b, expr.span)
     if isinstance(expr, Logic):
         left = evaluate(expr.left, params)
         return logic(expr.operator, left, lambda: evaluate(expr.right, params), expr.span)
@@ -90,6 +93,30 @@ def evaluate(expr: Expr, params: Mapping[str, Any]) -> Any:
         return call(name, given, named, expr.span)
     what = "an attribute" if isinstance(expr, Attribute) else "this"
     fail("GS0204", f"{what} cannot stand in a compile-time expression: '{expr.span.text[:60]}'", expr.span)
+
+
+def unknown(expr: Name, known: Iterable[str], message: str, *fixes: Fix) -> NoReturn:
+    """GS0201, with the name that may be meant and the edit to it."""
+    python = {"True": "true", "False": "false", "None": "none"}.get(expr.name)
+    close = [python] if python else nearest(expr.name, known)
+    meant = [Fix(f"write {name}", (Edit(expr.span, name),)) for name in close]
+    hint = f"; did you mean '{close[0]}'?" if close else ""
+    there = sorted(known)
+    notes = [f"there are: {', '.join(there)}"] if not close and 0 < len(there) <= 12 else []
+    fail("GS0201", message + hint, expr.span, fixes=[*meant, *(fixes if not python else ())], notes=notes)
+
+
+def check_divisor(expr: Binary, divisor: Any, worth: Callable[[Expr], Any]) -> None:
+    """GS0208 names the factor below the line that is 0. `worth` works out a part of the divisor."""
+    if expr.operator not in ("/", "//", "%") or isinstance(divisor, Dim) or not is_number(divisor) or divisor != 0:
+        return
+    zero = expr.right
+    while isinstance(zero, Binary) and zero.operator == "*":
+        left = worth(zero.left)
+        zero = zero.left if is_number(left) and left == 0 else zero.right
+    text = zero.span.text.removeprefix("(").removesuffix(")") if zero.grouped else zero.span.text
+    what = "division by zero" if text == "0" else f"division by zero: '{shown(text)}' is 0"
+    fail("GS0208", what, zero.span)
 
 
 def bindings(loop: Comprehension, over: Any) -> list[dict[str, Any]]:
@@ -300,19 +327,40 @@ def folded(function: Callable[..., Any], name: str, spelled: str, numbers: list[
     try:
         return bounded(function(*numbers), span)
     except (ValueError, TypeError, OverflowError, ZeroDivisionError) as error:
-        fail("GS0209", f"{name} does not work on {', '.join(map(describe, numbers))}: {error}", span)
+        fail("GS0209", f"{name} {_refusal(name, numbers, error)}", span)
+
+
+class RefusedError(ValueError):
+    """A compile-time function says itself why it does not work."""
+
+
+def _brief(value: Any) -> str:
+    return str(value) if is_number(value) else describe(value)
+
+
+def _refusal(name: str, given: list[Any], error: Exception, named: Mapping[str, Any] | None = None) -> str:
+    """What stands behind the function's name in GS0209: never Python's own words."""
+    shown_ = describe(given[0]) if len(given) == 1 else f"({', '.join(map(_brief, given))})"
+    if named:
+        shown_ = f"({', '.join([*map(_brief, given), *(f'{n}={_brief(v)}' for n, v in named.items())])})"
+    if isinstance(error, RefusedError):
+        return f"does not work on {shown_}: {error}"
+    if isinstance(error, OverflowError):
+        return f"of {shown_} is too large a number"
+    takes = TAKES.get(name)
+    return f"takes {takes}, not {shown_}" if takes else f"does not work on {shown_}"
 
 
 def _range(*bounds: int) -> tuple[int, ...]:
     steps = range(*bounds)
     if len(steps) > MAX_LIST:
-        raise ValueError(f"it has {len(steps)} elements; the limit is {MAX_LIST}")
+        raise RefusedError(f"it has {len(steps)} elements; the limit is {MAX_LIST}")
     return tuple(steps)
 
 
 def _zip(*lists: tuple[Any, ...]) -> tuple[Any, ...]:
     if len({len(x) for x in lists}) > 1:
-        raise ValueError(f"the lists have {', '.join(str(len(x)) for x in lists)} elements")
+        raise RefusedError(f"the lists have {', '.join(str(len(x)) for x in lists)} elements")
     return tuple(zip(*lists, strict=True))
 
 
@@ -340,7 +388,7 @@ def _exponential(step: float, start: float, *, rate: float, over: float) -> floa
 
 def _some(xs: Any) -> Any:
     if len(xs) == 0:
-        raise ValueError("the list is empty, which has no shape")
+        raise RefusedError("the list is empty, which has no shape")
     return xs
 
 
@@ -375,11 +423,36 @@ FUNCTIONS: dict[str, Callable[..., Any]] = {
 }
 
 
+TAKES = {  # said where a function does not work on what it is given
+    "range": "1 to 3 whole numbers (start, stop, step), the step not 0",
+    "len": "one list",
+    "zip": "lists of one length",
+    "enumerate": "one list",
+    "reverse": "one list",
+    "product": "one list of numbers",
+    "sum": "one list of numbers or of values",
+    "mean": "one list of numbers or of values",
+    "min": "numbers, or one list of them",
+    "max": "numbers, or one list of them",
+    "log": "a number above 0, and perhaps a base above 0 that is not 1",
+    "log2": "a number above 0",
+    "exp": "one number",
+    "sqrt": "a number from 0",
+    "abs": "one number",
+    "floor": "one number",
+    "ceil": "one number",
+    "round": "one number, and perhaps how many digits",
+    "cosine": "step, start, end and over=updates, over more than 0",
+    "ramp": "step, start, end and over=updates, over more than 0",
+    "warmup_cosine": "step, peak, warmup=updates and over=updates, warmup more than 0",
+    "exponential": "step, start, rate= and over=updates, over not 0",
+}
+
+
 def call(name: str, given: list[Any], named: dict[str, Any], span: Span) -> Any:
     """A compile-time function. What goes wrong inside is told at the call."""
     try:
         made = FUNCTIONS[name](*given, **named)
         return _list(made, span) if isinstance(made, tuple) else bounded(made, span)
     except (ValueError, TypeError, OverflowError, ZeroDivisionError) as error:
-        reason = "it takes other arguments" if isinstance(error, TypeError) else str(error)
-        fail("GS0209", f"{name} does not work on {', '.join(describe(g) for g in given) or 'nothing'}: {reason}", span)
+        fail("GS0209", f"{name} {_refusal(name, given, error, named)}", span)

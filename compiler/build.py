@@ -9,6 +9,7 @@ from graphspec.compiler.context import Context
 from graphspec.compiler.entries import read_entries, read_evaluation, views
 from graphspec.compiler.inputs import read_facts, read_inputs, read_type
 from graphspec.compiler.naming import unknown_calls
+from graphspec.compiler.readings import typed
 from graphspec.compiler.resolve import Spec
 from graphspec.compiler.stages import POISON, Chain, Instance, Scope
 from graphspec.compiler.terms import read_assertions, read_outputs, read_terms
@@ -57,6 +58,7 @@ def build(spec: Spec, catalogue: Catalogue, findings: Findings) -> Graph:
         params=spec.home.params,
     )
     other, made = views(context, graph, outside_training, entries)
+    findings.revise(typed(context))
     return replace(graph, entries=made, evaluation=other)
 
 

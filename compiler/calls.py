@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import replace
@@ -11,7 +12,7 @@ from graphspec.compiler.arithmetic import describe, is_number
 from graphspec.compiler.infer import NUMBER_INT, Given, Inference, window_of
 from graphspec.compiler.stages import BlockStage, Instance, OpStage
 from graphspec.declare import Declaration
-from graphspec.diagnostic import Fix, Related, fail
+from graphspec.diagnostic import Edit, Fix, Related, fail
 from graphspec.dims import Dim
 from graphspec.graph import Constant, Site, Value
 from graphspec.span import Span
@@ -128,7 +129,8 @@ class Calls:
             fail("GS0217", f"this is a record; name one of its fields ({fields})", span)
         if isinstance(value, Dim):
             fail("GS0217", f"the size {value} is not known at compile time and cannot be a number here", span)
-        fail("GS0217", f"a value belongs here, not {describe(value)}", span)
+        joining = [Fix("cat, stack or sum make one value of a list")] if isinstance(value, tuple) else []
+        fail("GS0217", f"a value belongs here, not {describe(value)}", span, fixes=joining)
 
     def _op_call(
         self,
@@ -170,7 +172,7 @@ class Calls:
                 "GS0519", f"'{face.path}' is not used before its face '{op.name}' is; nothing trains its weights", span
             )
         known = {**face.sizes, **params} if face else params  # a face knows the sizes of its instance
-        results, bound_names = self.inference.results(op, given, known, span)
+        results, bound_names = self.inference.results(op, given, known, span, sites)
         if delays and params["before"] is not None:
             results = [(n, _widened(t, params["before"])) for n, t in results]
         owner = "" if self._owner is None else self._owner.claim(op, bound_names.values)
@@ -266,12 +268,10 @@ class Calls:
         if of.before is None:
             fail(
                 "GS0404",
-                f"{of.path} is an integer; nothing says what its history reads before the start",
+                f"'{of.path}' is integers, and nothing says what its history reads before the start",
                 span,
                 related=[Related(str(of), of.span)],
-                fixes=[
-                    Fix("give the input `before:` (silence is 2**(bits - 1), not class 0), or shift(x, k, before=...)")
-                ],
+                fixes=_say_before(of, params["k"], span),
             )
         return of.before
 
@@ -280,6 +280,31 @@ class Calls:
             fail("GS0804", f"the spec unfolds to more than {MAX_VALUES} values", value.span)
         self.values.append(value)
         return value
+
+
+def _say_before(of: Value, k: int, span: Span) -> list[Fix]:
+    """Says what a history of integers reads before its start: the middle class, silence of quantised sound."""
+    middle = (of.type.dtype.classes or 2) // 2
+    if not of.is_input:
+        text = span.text.removesuffix(f"[t-{k}]")
+        edits = (Edit(span, f"shift({text}, {k}, before={middle})"),) if text != span.text else ()
+        advice = f"say what it reads: shift(x, {k}, before={middle}); {middle} is silence of quantised sound"
+        return [Fix(advice, edits)]
+    line, key = of.span.source.line(of.span.line), of.span
+    told = re.fullmatch(r"(\s*)[^\s:]+:[ ]+(?![{|>#])(\S.*?)\s*(?:[ ]#.*)?", line)
+    edits = ()
+    after = key.source.line(key.line + 1) if key.line < len(key.source.line_starts()) else ""
+    deeper = len(after) - len(after.lstrip(" ")) > key.column - 1 and bool(after.strip())
+    if told and not deeper:
+        start = key.start - key.column + 1
+        inner = "\n" + told[1] + "  "
+        span = Span(key.source, start + len(line[: told.start(2)].rstrip()), start + told.end(2))
+        edits = (Edit(span, f"{inner}type: {told[2]}{inner}before: {middle}"),)
+    elif not told and deeper and re.fullmatch(r"\s*[^\s:]+:\s*(#.*)?", line):
+        start = key.source.line_starts()[key.line]
+        indent = after[: len(after) - len(after.lstrip(" "))]
+        edits = (Edit(Span(key.source, start, start), f"{indent}before: {middle}\n"),)
+    return [Fix(f"give the input `before: {middle}` (silence of quantised sound is the middle class, not 0)", edits)]
 
 
 def _widened(type_: Type, before: int | float) -> Type:

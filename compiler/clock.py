@@ -239,6 +239,19 @@ def _delayed(h: Hop, site: Site, n: int) -> Fix:
     if h.value.windows[h.index].copies:
         k = int(h.value.windows[h.index].past) + n
         new = f"{text}[t-{k}]" if written.text.endswith("]") else f"shift({k})"
-        return Fix(f"delay by {n} more at {written}: {new[-60:]}", (Edit(written, new),))
+        return Fix(f"delay by {n} more at {written}: {_end(new)}", (Edit(written, new),))
     insert = f" |> shift({n})" if site.piped else f"[t-{n}]"
-    return Fix(f"delay '{text[:40]}' by {n} at {site.span}: {text[-40:]}{insert}", (Edit(site.span.at_end(), insert),))
+    what = "the value" if site.piped or len(text) > 40 else f"'{text}'"
+    title = f"delay {what} by {n} at {site.span}: {_end(text)}{insert}"
+    return Fix(title, (Edit(site.span.at_end(), insert),))
+
+
+def _end(text: str) -> str:
+    """The last stages of a pipe, as many as a line of advice has room for, none of them cut."""
+    stages = [" ".join(s.split()) for s in text.split("|>")]
+    kept = stages[-1:]
+    for s in stages[-2::-1]:
+        if len(" |> ".join([s, *kept])) > 50:
+            return " |> ".join(["...", *kept])
+        kept = [s, *kept]
+    return " |> ".join(kept)

@@ -76,10 +76,14 @@ def _composed(document: Document, base: Base, findings: Findings, chain: tuple[s
     if not (isinstance(extends, Scalar) and isinstance(extends.value, str) and extends.text.strip()):
         fail("GS0133", "'extends' names one spec, as base.yaml", extends.span)
     name = extends.text.strip()
-    if document.source.path in chain or len(chain) >= MAX_BASES:
-        circle = " -> ".join([*chain, document.source.path])
-        fail("GS0510", f"specs extend each other in a circle, or over {MAX_BASES} deep: {circle}", extends.span)
-    below, history = _composed(base(name, extends.span, document), base, findings, (*chain, document.source.path))
+    if document.source.path in chain:
+        circle = " -> ".join([*chain[chain.index(document.source.path) :], document.source.path])
+        fail("GS0510", f"specs extend each other in a circle: {circle}", extends.span)
+    if len(chain) >= MAX_BASES:
+        fail("GS0510", f"specs extend each other more than {MAX_BASES} deep", extends.span)
+    found = base(name, extends.span, document)
+    _check_edition(found.root)
+    below, history = _composed(found, base, findings, (*chain, document.source.path))
     if below.root.get("library") is not None:
         fail("GS0510", f"'{name}' is a library; its blocks are had by 'use:'", extends.span)
     history.bases.append(below.source.path)
@@ -105,6 +109,15 @@ def _composed(document: Document, base: Base, findings: Findings, chain: tuple[s
     return Document(document.source, changed.root), history
 
 
+def _check_edition(root: Tree) -> None:
+    """A base is of the edition that is composed; that of the spec itself is checked with its sections."""
+    edition = root.get("graphspec")
+    if edition is None:
+        fail("GS0131", "the first key must be 'graphspec: 1', the edition of the language", root.span.at_start())
+    if not (isinstance(edition, Scalar) and type(edition.value) is int and edition.value == 1):
+        fail("GS0131", f"edition {edition.span.text[:20]} is not known; this program reads 1", edition.span)
+
+
 def _note_moves(root: Tree, history: History, known: dict[str, str]) -> None:
     node = root.get("moved")
     if node is None:
@@ -121,6 +134,30 @@ def _entries(node: Node | None, section: str) -> tuple[Entry, ...]:
     if not isinstance(node, Tree):
         fail("GS0133", f"'{section}' must be a mapping of paths", node.span)
     return node.entries
+
+
+def _check_kind(entry: Entry, there: Node) -> None:
+    """A number stays a number, a list a list. An expression's kind is only known when it is evaluated."""
+    old, new = _kind(there), _kind(entry.value)
+    if old and new and old != new and (old, new) != ("a number", "an integer"):
+        fail(
+            "GS0212",
+            f"param '{entry.key.text}' is {old} in the base, not {new}",
+            entry.value.span,
+            related=[Related("in the base", there.span)],
+        )
+
+
+def _kind(node: Node) -> str:
+    """What is written is; empty where that takes more than a look."""
+    if isinstance(node, Sequence):
+        return "a list"
+    if isinstance(node, Tree):
+        return ""
+    if not node.plain:
+        return "text"
+    kinds = {bool: "true or false", int: "an integer", float: "a number"}
+    return kinds.get(type(node.value), "")
 
 
 class _Composition:
@@ -170,13 +207,14 @@ class _Composition:
                 entry.key.span,
                 fixes=[Fix(f"a new one goes under add:, as params.{entry.key.text}")],
             )
+        _check_kind(entry, there)
         if isinstance(there, Tree) and not isinstance(entry.value, Tree):
             path = f"{path}.choose"
         self.root = edits.changed(self.root, path, entry.key.span, "GS0512", lambda _: entry.value)
         self.history.changes.append(Change(path, "set", entry.value.span))
 
     def remove(self, node: Node | None) -> None:
-        if node is None:
+        if node is None or (isinstance(node, Scalar) and node.plain and node.value is None):
             return
         if not isinstance(node, Sequence):
             fail("GS0133", "'remove' is a list of paths, as [graph.x, losses.kl]", node.span)

@@ -114,7 +114,7 @@ class Elaborator(Unfolding):
             )
         if expr.name in FUNCTIONS:
             fail("GS0204", f"'{expr.name}' is a function; call it", expr.span)
-        fail("GS0201", f"there is no '{expr.name}' here{did_you_mean(expr.name, scope.known())}", expr.span)
+        arithmetic.unknown(expr, scope.known(), f"there is no '{expr.name}' here")
 
     def _attribute(self, expr: Attribute, scope: Scope) -> Any:
         of = self.value(expr.of, scope)
@@ -184,6 +184,7 @@ class Elaborator(Unfolding):
     def _binary(self, expr: Binary, scope: Scope) -> Any:
         a, b = self.value(expr.left, scope), self.value(expr.right, scope)
         if not isinstance(a, Value) and not isinstance(b, Value):
+            arithmetic.check_divisor(expr, b, lambda e: self.value(e, scope))
             return arithmetic.binary(expr.operator, a, b, expr.span, self.inference.facts)
         return self._operator(f"a {expr.operator} b", expr, [(a, expr.left), (b, expr.right)])
 
@@ -385,7 +386,7 @@ class Elaborator(Unfolding):
                 fail(
                     "GS0218",
                     f"the 'for' name '{target}' hides a name that is visible here",
-                    loop.span,
+                    loop.target_span(target),
                     fixes=[Fix("choose another name")],
                 )
         over = self.value(loop.over, scope)
@@ -460,7 +461,8 @@ class Elaborator(Unfolding):
         if bound is POISON:
             raise PoisonedError
         if bound is not None:
-            fail("GS0219", f"'{expr.name}' is {describe(bound)} here, not a stage", expr.span)
+            joining = [Fix(f"values are joined in a call or a sum, as cat(x, {expr.name})")] * isinstance(bound, Value)
+            fail("GS0219", f"'{expr.name}' is {describe(bound)} here, not a stage", expr.span, fixes=joining)
         choice = scope.home.choices.get(expr.name)
         if choice is not None:
             return self.stage(choice.stage, Scope(scope.home))

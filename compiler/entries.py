@@ -6,6 +6,7 @@ holds outside training, in every entry; an entry's own `set` wins.
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -15,7 +16,7 @@ from graphspec.compiler.stages import POISON, PoisonedError
 from graphspec.compiler.terms import read_targets
 from graphspec.compiler.views import Swap, cut, evaluation, view
 from graphspec.compiler.written import check_keys, check_name, value_expression
-from graphspec.diagnostic import Related, fail
+from graphspec.diagnostic import Diagnostic, Fix, Related, fail
 from graphspec.document import Entry, Node, Scalar, Sequence
 from graphspec.document import Mapping as Tree
 from graphspec.graph import Constant, Feed, Graph, Value
@@ -48,11 +49,20 @@ def read_entries(context: Context, outside_training: dict[Value, Swap]) -> list[
     sample = context.spec.section("sample")
     key = context.spec.document.root.key("sample")
     written = [Entry(key, sample)] if sample is not None and key is not None else []
-    for entry in (*written, *context.entries("entries")):
+    others = context.entries("entries")
+    for entry in others if written else ():
+        if entry.key.text == "sample":
+            twice = Diagnostic("GS0224", "'sample' is a section already", entry.key.span, related=_here(written[0]))
+            context.findings.add(twice)
+    for entry in (*written, *others):
         made = context.attempt(None, _entry, context, entry, outside_training)
         if made is not POISON and made is not None:
             found.append(made)
     return found
+
+
+def _here(entry: Entry) -> tuple[Related, ...]:
+    return (Related("here", entry.key.span),)
 
 
 def _entry(context: Context, entry: Entry, outside_training: dict[Value, Swap]) -> Parts | None:
@@ -82,7 +92,7 @@ def _entry(context: Context, entry: Entry, outside_training: dict[Value, Swap]) 
         if other is not None and other.cut:
             fail(
                 "GS0523",
-                f"'{value.path}' is set, but it is also fed or given",
+                f"'{swap.name}' is set, but it is also fed or given",
                 swap.span,
                 related=[Related("here", other.span)],
             )
@@ -90,10 +100,12 @@ def _entry(context: Context, entry: Entry, outside_training: dict[Value, Swap]) 
     to = node.get("to")
     fed = {parts.swaps[f.source].by.path: f.source for f in parts.feeds}  # type: ignore[union-attr]
     parts.targets = read_targets(context, to, name) if to is not None else fed
-    if to is not None and not parts.targets:
-        raise PoisonedError
+    empty = isinstance(to, Sequence) and not to.items or isinstance(to, Tree) and not to.entries
+    if to is not None and not empty and not parts.targets:
+        raise PoisonedError  # none of them is right, or there
     if not parts.targets:
-        fail("GS0524", f"'{name}' does not say what comes out", node.span, notes=["write to: [value]"])
+        at = node.span if to is None else to.span
+        fail("GS0524", f"'{name}' does not say what comes out", at, notes=["write to: [value]"])
     return parts
 
 
@@ -151,7 +163,7 @@ def _replacement(context: Context, e: Entry, name: str, found: dict[Value, Swap]
     else:
         made = context.single(made, e.key.text, e.value.span)
         _same_type(context, e.key.text, target, made, e.value.span, "GS0522", "set to")
-    found[target] = Swap(made, e.value.span)
+    found[target] = Swap(made, e.value.span, name=e.key.text)
 
 
 def _same_type(context: Context, name: str, a: Value, b: Value, span: Span, code: str, what: str) -> None:
@@ -198,12 +210,42 @@ def views(
     """(the graph outside training, or none where it is the same; the entries by name)."""
     other = context.attempt(None, evaluation, graph, outside) if outside else None
     made: dict[str, Graph] = {}
+    trained = _weights(graph.needed_for([*graph.targets().values(), *_leaves(graph.named)]))
+    if isinstance(other, Graph):
+        context.attempt(None, _no_weights_of_its_own, other, "eval", trained)
     for parts in entries:
         found = context.attempt(None, view, graph, parts.name, parts.swaps, parts.targets, parts.feeds)
         if found is not POISON:
             context.attempt(None, _closed, context, parts, found)
+            context.attempt(None, _no_weights_of_its_own, found, parts.name, trained)
             made[parts.name] = found
     return (None if other is POISON else other), made
+
+
+def _leaves(made: Any) -> list[Value]:
+    """The values in what `graph:` names, records and lists looked into."""
+    if isinstance(made, Value):
+        return [made]
+    inside = made.values() if isinstance(made, Mapping) else made if isinstance(made, tuple) else ()
+    return [v for part in inside for v in _leaves(part)]
+
+
+def _weights(values: Iterable[Value]) -> dict[str, Value]:
+    """Where these values have weights -> the first that has them there."""
+    learn = [v for v in values if v.op and v.op.weights and not v.op.of and v.arguments.get("affine") is not False]
+    return {v.weights_path: v for v in reversed(learn)}
+
+
+def _no_weights_of_its_own(seen: Graph, name: str, trained: dict[str, Value]) -> None:
+    """A view uses the graph's weights: no loss would ever reach others."""
+    for path, v in _weights(seen.values).items():
+        if path not in trained:
+            fail(
+                "GS0519",
+                f"nothing trains the weights of '{path}': only '{name}' uses them",
+                v.span,
+                fixes=[Fix("use it in the graph, too; what both use belongs under shared:")],
+            )
 
 
 def _closed(context: Context, parts: Parts, entry: Graph) -> None:

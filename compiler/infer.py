@@ -36,6 +36,8 @@ from graphspec.expression import (
 from graphspec.span import Source, Span
 from graphspec.types import BOOL, FLOAT, INT, DType, Meaning, Type, show_rate
 
+NO_SITES: Mapping[str, Any] = {}
+
 
 @dataclass(frozen=True)
 class Given:
@@ -59,6 +61,7 @@ class Bound:
     many: dict[str, tuple[Type, ...]] = field(default_factory=dict)  # of a variadic
     params: Mapping[str, Any] = field(default_factory=dict)
     any: DType | None = None
+    sites: Mapping[str, Any] = field(default_factory=dict)  # where parameters are written
 
 
 class Inference:
@@ -74,9 +77,13 @@ class Inference:
         operands: Mapping[str, Given | tuple[Given, ...] | None],
         params: Mapping[str, Any],
         span: Span,
+        sites: Mapping[str, Any] = NO_SITES,
     ) -> tuple[list[tuple[str | None, Type]], Bound]:
-        """The results' names and types. Raises what does not fit, with both sides."""
-        bound = Bound(dict(params), params=params)
+        """The results' names and types. Raises what does not fit, with both sides.
+
+        sites: where the parameters are written, by name; one that is alone to blame is underlined.
+        """
+        bound = Bound(dict(params), params=params, sites=sites)
         for declared in op.parsed.operands:
             given = operands.get(declared.name)
             if given is None:
@@ -91,10 +98,7 @@ class Inference:
             bound.values["parts"] = tuple(width for name, width in params.items() if op.parameter(name) is None)
         for condition in op.parsed.conditions:
             if not self._dim(condition, bound, span):
-                known = ", ".join(
-                    f"{n.name} is {bound.values[n.name]}" for n in _names(condition) if n.name in bound.values
-                )
-                fail("GS0305", f"{op.name} needs {condition.span.text}; {known}", span)
+                self._unmet(op, condition, bound, span)
         if op.parts:
             rule = op.parsed.results[0][1]
             out: list[tuple[str | None, Type]] = []
@@ -104,6 +108,20 @@ class Inference:
                     out.append((name, self._result(op, rule, bound, span)))
             return out, bound
         return [(name, self._result(op, rule, bound, span)) for name, rule in op.parsed.results], bound
+
+    def _unmet(self, op: Declaration, condition: Expr, bound: Bound, span: Span) -> NoReturn:
+        """GS0305: what the condition says, what its names stand for here, and the operands that say so."""
+        used = sorted((n for n in _names(condition) if n.name in bound.values), key=lambda n: n.span.start)
+        sides = {id(g): g for n in used if (g := bound.who.get("#" + n.name)) is not None}
+        related = [Related(f"{g.label}: {g.type}", g.span) for g in sides.values()]
+        if op.parts and any(n.name == "parts" for n in used):
+            parts = [f"{n}={w}" for n, w in bound.params.items() if op.parameter(n) is None]
+            whole = next((bound.values[n.name] for n in used if n.name != "parts"), "other")
+            told = f"{op.name}: {' + '.join(parts)} are {sum(bound.values['parts'])} channels, but there are {whole}"
+            fail("GS0305", told, span, related=related)
+        known = ", ".join(f"{n.name} is {bound.values[n.name]}" for n in used)
+        told = f"{op.name} needs {condition.span.text}; {known}"
+        fail("GS0305", told, _blamed(op, condition, bound.sites, span), related=related)
 
     def noise(self, op: Declaration, bound: Bound, span: Span) -> Type | None:
         """The random operand of a call, if it has one."""
@@ -149,9 +167,11 @@ class Inference:
         def refuse(hint: str = "") -> NoReturn:
             is_ = f"a distribution, {meaning}" if meaning else str(type_.dtype)
             wanted = {"event": "what the distribution is over", "dist": "a distribution"}.get(want, want)
+            needs = f"{_as_written(op, span)} works on" if op.spelled else f"{op.name} needs"
+            of = "" if op.spelled else f" for '{name}'"
             fail(
                 "GS0303",
-                f"{op.name} needs {wanted} for '{name}', but {given.label} is {is_}",
+                f"{needs} {wanted}{of}, but {given.label} is {is_}",
                 span,
                 related=[Related(f"{given.label}: {type_}", given.span)],
                 fixes=[Fix(hint)] if hint else [],
@@ -197,7 +217,7 @@ class Inference:
                 first = next(g for g in bound.who.values())
                 fail(
                     "GS0303",
-                    f"{op.name} mixes {bound.any} and {type_.dtype}",
+                    f"{_as_written(op, span)} mixes {bound.any} and {type_.dtype}",
                     span,
                     related=[
                         Related(f"{first.label}: {first.type}", first.span),
@@ -213,7 +233,11 @@ class Inference:
                     bound.any = DType("int", max(r or 0 for r in ranges))
         elif want in ("float", "f32"):
             if kind != "float" and type_.dtype != NUMBER_INT:
-                refuse("dequantise or embed the integers first" if kind == "int" else "")
+                hints = {
+                    "int": "dequantise or embed the integers first",
+                    "bool": "where(mask, a, b) makes numbers of it",
+                }
+                refuse(hints.get(kind, ""))
         elif want == "int":
             if kind != "int":
                 refuse("quantise(bits) makes integers of audio" if kind == "float" else "")
@@ -233,7 +257,7 @@ class Inference:
             a, b = (show_rate(t.rate) if t.rate is not None else "static" for t in (other.type, given.type))
             fail(
                 "GS0302",
-                f"{op.name} joins values of different rates: {other.label} {a}, {given.label} {b}",
+                f"{_as_written(op, span)} joins values of different rates: {other.label} {a}, {given.label} {b}",
                 span,
                 related=[
                     Related(f"{other.label}: {other.type}", other.span),
@@ -249,7 +273,7 @@ class Inference:
         if wants_time and not given.type.timed:
             fail(
                 "GS0304",
-                f"{op.name} works along time, but {given.label} is static",
+                f"{_as_written(op, span)} works along time, but {given.label} is static",
                 span,
                 related=[Related(f"{given.label}: {given.type}", given.span)],
             )
@@ -276,7 +300,7 @@ class Inference:
                 other = next(iter(bound.who.values()))
                 fail(
                     "GS0301",
-                    f"{op.name}: the axes of {other.label} and {given.label} differ",
+                    f"{_as_written(op, span)}: the axes of {other.label} and {given.label} differ",
                     span,
                     related=[
                         Related(f"{other.label}: {other.type}", other.span),
@@ -387,11 +411,24 @@ class Inference:
             fail(misfit.code, str(misfit), span, related=sides[:3])
 
     def _exact(self, op: Declaration, size: Dim, rule: Expr, bound: Bound, span: Span) -> None:
+        sites = bound.sites
         if self.facts.exact(size):
             return
         needed = self.facts.needed(size)
         whole = size.as_int() is None and size.is_constant
         known = ", ".join(f"{n.name} is {bound.values[n.name]}" for n in _names(rule) if n.name in bound.values)
+        if whole and isinstance(rule, Binary) and isinstance(rule.left, Name) and isinstance(rule.right, Name):
+            parts, by = (bound.values[n.name] for n in (rule.left, rule.right))
+            given = bound.who.get("#" + rule.left.name)
+            if given is not None and isinstance(parts, int) and isinstance(by, int):
+                last = given.type.dims and given.type.dims[-1].as_int() == parts
+                what = "channels" if last else f"elements ({rule.left.name})"
+                fail(
+                    "GS0310",
+                    f"{parts} {what} are not a multiple of {by}",
+                    _blamed(op, rule, sites, span),
+                    related=[Related(f"{given.label}: {given.type}", given.span)],
+                )
         fail(
             "GS0310",
             f"{op.name} makes an axis of {size}, which "
@@ -423,11 +460,11 @@ class Inference:
         out = given[0].type
         maker = given[0]
         for g in given[1:]:
-            out = self.join(op.spelled or op.name, maker, Given(out, maker.span, maker.label), g, span)
+            out = self.join(_as_written(op, span), maker, Given(out, maker.span, maker.label), g, span)
             maker = g if len(g.type.dims) > len(maker.type.dims) else maker
         if op.number is not None and out.dtype.kind == "bool":
             sides = [Related(f"{g.label}: {g.type}", g.span) for g in given]
-            fail("GS0303", f"{op.name} does not work on truth values", span, related=sides)
+            fail("GS0303", f"{_as_written(op, span)} does not work on truth values", span, related=sides)
         if op.spelled and out.dtype.kind == "int":  # a sum of classes is not a class
             return replace(out, dtype=INT)
         return out
@@ -444,7 +481,7 @@ class Inference:
             rates = [show_rate(t.rate) for t in (a.type, b.type) if t.rate is not None]
             fail(
                 "GS0302",
-                f"'{what}' joins values of different rates: {a.label} {rates[0]}, {b.label} {rates[1]}",
+                f"{what} joins values of different rates: {a.label} {rates[0]}, {b.label} {rates[1]}",
                 span,
                 related=both,
             )
@@ -458,12 +495,12 @@ class Inference:
                 return Type(dtype, timed.dims, timed.rate)
             fail(
                 "GS0301",
-                f"'{what}': [{_show(static.dims)}] does not fit the axes after time, [{_show(timed.after_time)}]",
+                f"{what}: [{_show(static.dims)}] does not fit the axes after time, [{_show(timed.after_time)}]",
                 span,
                 related=both,
             )
         if len(x) != len(y):
-            fail("GS0301", f"'{what}': {a.label} has {len(x)} axes, {b.label} has {len(y)}", span, related=both)
+            fail("GS0301", f"{what}: {a.label} has {len(x)} axes, {b.label} has {len(y)}", span, related=both)
         out, sides = [], set()
         for i, j in zip(x, y, strict=True):
             if self.facts.same(i, j):
@@ -472,11 +509,11 @@ class Inference:
                 sides.add("a" if i.as_int() == 1 else "b")
                 out.append(j if i.as_int() == 1 else i)
             else:
-                fail("GS0301", f"'{what}': {a.label} has {i} where {b.label} has {j}", span, related=both)
+                fail("GS0301", f"{what}: {a.label} has {i} where {b.label} has {j}", span, related=both)
         if len(sides) > 1:
             fail(
                 "GS0307",
-                f"'{what}' would stretch both sides, [{_show(x)}] and [{_show(y)}]",
+                f"{what} would stretch both sides, [{_show(x)}] and [{_show(y)}]",
                 span,
                 related=both,
                 fixes=[Fix("say what is meant: one side must have all axes")],
@@ -515,6 +552,22 @@ def _joins(op: Declaration) -> bool:
     """Does its result join the operands' shapes (so that they may differ)?"""
     rules = [rule for _, rule in op.parsed.results]
     return any(r.name == "join" or any(isinstance(d, Call) for d in r.dims or ()) for r in rules)
+
+
+def _as_written(op: Declaration, span: Span) -> str:
+    """The op for a message: its name, or the text of the expression where it is an operator."""
+    if not op.spelled:
+        return op.name
+    text = " ".join(span.text.split())
+    if text.startswith("(") and text.endswith(")") and text.find(")") == len(text) - 1:
+        text = text[1:-1]
+    return f"'{text}'" if text and len(text) <= 60 else f"'{op.spelled}'"
+
+
+def _blamed(op: Declaration, condition: Expr, sites: Mapping[str, Any], span: Span) -> Span:
+    """The one written argument that a condition is about, else the whole call."""
+    told = {n.name: sites[n.name] for n in _names(condition) if op.parameter(n.name) and n.name in sites}
+    return next(iter(told.values())).span if len(told) == 1 else span
 
 
 def _plain(dim: Dim) -> Any:

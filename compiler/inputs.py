@@ -10,7 +10,7 @@ from graphspec.compiler.context import Context
 from graphspec.compiler.infer import exact_fraction
 from graphspec.compiler.stages import POISON, PoisonedError
 from graphspec.compiler.written import check_keys, check_name, requirements
-from graphspec.diagnostic import Fix, did_you_mean, fail
+from graphspec.diagnostic import Fix, Related, did_you_mean, fail
 from graphspec.dims import Dim, DimError, Facts
 from graphspec.document import Entry, Node, Scalar
 from graphspec.document import Mapping as Tree
@@ -32,6 +32,12 @@ def _input(context: Context, entry: Entry) -> None:
     name, written = entry.key.text, entry.value
     check_name(name, entry.key.span)
     check_keys(written, KEYS, "an input")
+    home = context.spec.home
+    if name in home.param_spans:
+        related = [Related("here", home.param_spans[name])]
+        fail("GS0224", f"'{name}' is already a param", entry.key.span, related=related)
+    if name in context.symbols:
+        fail("GS0224", f"'{name}' is the name of a size", entry.key.span)
     context.scope.spans[name] = entry.key.span
     tree = written if isinstance(written, Tree) else Tree((), written.span)
     when = tree.get("when")
@@ -135,7 +141,8 @@ def read_type(context: Context, written: TypeExpr) -> Type:
             fail("GS0313", f"{written.name} takes no arguments", written.span)
         classes = evaluate(written.arguments[0].value, params)
         if not isinstance(classes, int) or isinstance(classes, bool) or classes < 1:
-            fail("GS0313", f"the number of classes is a whole number from 1, not {describe(classes)}", written.span)
+            where = written.arguments[0].span
+            fail("GS0313", f"the number of classes is a whole number from 1, not {describe(classes)}", where)
         dtype = DType("int", classes)
     dims = tuple(_size(context, d) for d in written.dims or ())
     rate = None
@@ -172,6 +179,8 @@ def _known(context: Context, expr: Expr) -> bool:
 def _size(context: Context, expr: Expr) -> Dim:
     """One axis of an input: a number of params, or a new symbol."""
     if isinstance(expr, Name) and expr.name not in context.spec.home.params:
+        if expr.name in context.inputs:
+            fail("GS0224", f"'{expr.name}' is already an input", expr.span)
         symbol = context.symbols.setdefault(expr.name, Dim.symbol(expr.name))
         context.scope.names[expr.name] = symbol
         return symbol

@@ -203,7 +203,8 @@ def _to_spec_names(model: Model, state: dict[str, Any], prefix: str, metadata: A
 
 
 def _from_spec_names(model: Model, state: dict[str, Any], prefix: str, *rest: Any) -> None:
-    wanted = {model.spec_name(n): n for n, _ in [*model.named_parameters(), *model.named_buffers()]}
+    every = (*model.named_parameters(), *model.named_buffers())
+    wanted = {model.spec_name(n): n for n, _ in every if n.startswith("ops.")}  # `others` keep nothing
     for key in list(state):
         if key.startswith(prefix) and key[len(prefix) :] in wanted:
             state[prefix + wanted[key[len(prefix) :]]] = state.pop(key)

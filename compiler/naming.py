@@ -15,7 +15,7 @@ from graphspec.declare import INITS, Catalogue
 from graphspec.diagnostic import Diagnostic, SpecError, did_you_mean
 from graphspec.document import Entry, Node, Scalar, Sequence
 from graphspec.document import Mapping as Tree
-from graphspec.expression import Call, Comprehension, Expr, Name, Pipe, children
+from graphspec.expression import Call, Comprehension, Expr, IfElse, Name, Pipe, children
 
 SPECIAL = {"repeat", "stages", "given", "list"}
 
@@ -41,6 +41,8 @@ def unknown_calls(spec: Spec, catalogue: Catalogue) -> list[Diagnostic]:
     for choice in home.choices.values():
         for expr in choice.options.values():
             check(expr, set())
+            for name in _heads(expr):
+                check(Call(name.span, False, name, ()), set())
     for block in home.blocks.values():
         local = {p.name for p in block.params} | {i.name for i in block.inputs}
         for expr in _of_block(block):
@@ -67,6 +69,16 @@ def _called(expr: Expr) -> Iterator[tuple[Name, frozenset[str]]]:
                 if isinstance(a, Comprehension):
                     bound |= {n for t in a.targets for n in (t if isinstance(t, tuple) else (t,))}
         stack.extend((c, bound) for c in children(top))
+
+
+def _heads(stage: Expr) -> Iterator[Name]:
+    """The bare names that a stage is or begins with; those behind a `|>` are called."""
+    if isinstance(stage, Pipe):
+        yield from _heads(stage.value)
+    elif isinstance(stage, IfElse):
+        yield from (*_heads(stage.then), *_heads(stage.otherwise))
+    elif isinstance(stage, Name):
+        yield stage
 
 
 def _of_block(block: Block) -> Iterator[Expr]:

@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 from graphspec.compiler.advise import advise
 from graphspec.compiler.build import build
 from graphspec.compiler.clock import TimeTable, prove, time_table
+from graphspec.compiler.once import once
 from graphspec.compiler.plan import schedule
 from graphspec.compiler.resolve import Files, Spec, resolve
 from graphspec.compiler.settings import Settings, read_settings
@@ -42,6 +43,7 @@ def check(
         findings.stop_on_errors()  # an unknown section hides nothing; a broken param would
     graph = build(spec, catalogue, findings)  # AST -> typed values
     told = read_settings(spec, graph, settings, findings)  # data: and train:
+    findings.revise(once(spec.document.root))
     findings.stop_on_errors()
     lint(graph)
     table = time_table(graph)  # what reads what

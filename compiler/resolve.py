@@ -8,10 +8,11 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
-from typing import Any, Protocol
+from typing import Any, NoReturn, Protocol
 
 from graphspec.compiler.arithmetic import evaluate
 from graphspec.compiler.compose import Change, History, compose
+from graphspec.compiler.once import NO_SPACE
 from graphspec.compiler.overrides import replaced, split, whole
 from graphspec.compiler.written import (
     RESERVED,
@@ -22,9 +23,10 @@ from graphspec.compiler.written import (
     value_expression,
 )
 from graphspec.declare import show
-from graphspec.diagnostic import Findings, Fix, Related, SpecError, did_you_mean, fail
+from graphspec.diagnostic import Edit, Findings, Fix, Related, SpecError, did_you_mean, fail, nearest
 from graphspec.document import Document, Entry, Node, Scalar, Sequence
 from graphspec.document import Mapping as Tree
+from graphspec.excerpt import shown
 from graphspec.expression import Expr, TypeExpr, parse_expression, parse_type, read_names
 from graphspec.span import Source, Span
 
@@ -156,7 +158,7 @@ class Spec:
         if node is None or (isinstance(node, Scalar) and node.value is None):
             return ()
         if not isinstance(node, Tree):
-            fail("GS0133", f"'{name}' must be a mapping of names", node.span)
+            _no_mapping(name, node)
         return node.entries
 
 
@@ -186,7 +188,7 @@ def resolve(document: Document, files: Files, overrides: Iterable[str] = (), fin
     if edition is None:
         fail("GS0131", "the first key must be 'graphspec: 1', the edition of the language", root.span.at_start())
     if not (isinstance(edition, Scalar) and type(edition.value) is int and edition.value == 1):
-        fail("GS0131", f"edition {edition.span.text[:20]} is not known; this program reads 1", edition.span)
+        _unknown_edition(edition)
     if told_library is not None:
         fail("GS0132", "this is a library of blocks; a spec has 'model:'", told_library.span)
     model = root.get("model")
@@ -205,6 +207,26 @@ def resolve(document: Document, files: Files, overrides: Iterable[str] = (), fin
     )
 
 
+def _unknown_edition(edition: Node) -> NoReturn:
+    value = edition.value if isinstance(edition, Scalar) else None
+    if isinstance(edition, Scalar) and edition.text.strip() in ("1", "1.0"):
+        fix = Fix("write 1, a whole number without quotes", (Edit(edition.span, "1"),))
+        fail("GS0131", f"the edition is the number 1, not {shown(edition.span.text)}", edition.span, fixes=[fix])
+    if isinstance(value, int) and not isinstance(value, bool) and value > 1:
+        fix = Fix("install a newer graphspec, or write the spec in edition 1")
+        fail("GS0131", f"edition {value} is newer than this program, which reads edition 1", edition.span, fixes=[fix])
+    fail("GS0131", f"edition {shown(edition.span.text, 20)} is not known; this program reads 1", edition.span)
+
+
+def _no_mapping(section: str, node: Node) -> NoReturn:
+    """`inputs:` over one text: most often `audio:float[T, 1]`, which lacks its space."""
+    if isinstance(node, Scalar) and node.plain and (m := NO_SPACE.match(node.text)):
+        at = Span(node.span.source, node.span.start, node.span.start + m.end())
+        fix = Fix(f"write a space behind the colon: `{m[1]}: ...`", (Edit(at.at_end(), " "),))
+        fail("GS0133", f"a space is missing after '{m[1]}:', so this is one text and no entry", at, fixes=[fix])
+    fail("GS0133", f"'{section}' must be a mapping of names", node.span)
+
+
 def _text(node: Node) -> str:
     if not isinstance(node, Scalar):
         fail("GS0133", "text belongs here", node.span)
@@ -218,7 +240,8 @@ def _check_sections(root: Tree, allowed: set[str], findings: Findings) -> None:
             if key.text in NOT_BUILT:
                 fail("GS0190", f"section '{key.text}' is not built yet", key.span)
             if key.text not in allowed:
-                fail("GS0130", f"'{key.text}' is not a section{did_you_mean(key.text, allowed)}", key.span)
+                fixes = [Fix(f"write {near}", (Edit(key.span, near),)) for near in nearest(key.text, allowed)]
+                fail("GS0130", f"'{key.text}' is not a section{did_you_mean(key.text, allowed)}", key.span, fixes=fixes)
 
 
 class gathering:
@@ -274,7 +297,7 @@ def _params(root: Tree, home: Home, overrides: Iterable[tuple[str, Source]], fin
     given: dict[str, tuple[Node, Expr | None]] = {}
     if node is not None:
         if not isinstance(node, Tree):
-            fail("GS0133", "'params' must be a mapping of names", node.span)
+            _no_mapping("params", node)
         for entry in node.entries:
             name = entry.key.text
             with gathering(findings):
@@ -387,7 +410,7 @@ def _blocks(root: Tree, home: Home, findings: Findings) -> None:
     if node is None:
         return
     if not isinstance(node, Tree):
-        fail("GS0133", "'blocks' must be a mapping of names", node.span)
+        _no_mapping("blocks", node)
     for entry in node.entries:
         with gathering(findings):
             check_name(entry.key.text, entry.key.span)

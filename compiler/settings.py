@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -211,7 +212,9 @@ def _crop(node: Node, spec: Spec, graph: Graph) -> dict[str, int]:
         if e.key.text not in symbols and len(graph.inputs) < len(spec.entries("inputs")):
             continue  # it may be an axis of an input whose type was refused
         if e.key.text not in symbols:
-            fail("GS0604", f"no input has an axis '{e.key.text}'{did_you_mean(e.key.text, symbols)}", e.key.span)
+            axes = [f"axes of inputs: {', '.join(sorted(symbols))}"] if symbols else []
+            told = f"no input has an axis '{e.key.text}'{did_you_mean(e.key.text, symbols)}"
+            fail("GS0604", told, e.key.span, notes=axes)
         length = _plain(e.value, spec)
         if not isinstance(length, int) or isinstance(length, bool) or length < 1:
             fail("GS0603", f"a crop is a whole number from 1, not {describe(length)}", e.value.span)
@@ -246,6 +249,7 @@ def call_of(node: Node, spec: Spec, declared: Catalogue, role: str, wanted: str)
             notes=[f"there are: {', '.join(known)}"],
         )
     arguments: dict[str, Any] = {}
+    places: dict[str, Span] = {}
     open_parameters = list(found.parameters)
     for a in expr.arguments:
         if not isinstance(a, Argument):
@@ -265,6 +269,7 @@ def call_of(node: Node, spec: Spec, declared: Catalogue, role: str, wanted: str)
         else:
             value = evaluate(a.value, spec.home.params)
         arguments[parameter.name] = fitting(name, parameter, value, a.span)
+        places[parameter.name] = a.span
     for p in found.parameters:
         if p.required and p.name not in arguments:
             fail("GS0203", f"{name} needs '{p.name}'", expr.span, notes=[f"it is {found}"])
@@ -272,5 +277,7 @@ def call_of(node: Node, spec: Spec, declared: Catalogue, role: str, wanted: str)
     try:
         found.build(**arguments)
     except ValueError as error:
-        fail("GS0603", f"{name}: {error}", expr.span)
+        blamed = [p for p in places if re.search(rf"\b{p}\b", str(error))]
+        told = f"; {blamed[0]} is {arguments[blamed[0]]}" if len(blamed) == 1 else ""
+        fail("GS0603", f"{name}: {error}{told}", places[blamed[0]] if len(blamed) == 1 else expr.span)
     return Setting(found, arguments, expr.span)

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from functools import cached_property
 from typing import Any
 
 from graphspec.compiler import arithmetic
 from graphspec.compiler.arithmetic import describe, is_number
-from graphspec.compiler.calls import Calls
+from graphspec.compiler.calls import MAX_VALUES, Calls
+from graphspec.compiler.copies import MOST, Copies
 from graphspec.compiler.resolve import Block
 from graphspec.compiler.stages import BlockStage, Chain, FaceStage, Instance, OpStage, Repeat, Scope
 from graphspec.compiler.written import dataflow_order
@@ -17,10 +19,13 @@ from graphspec.expression import Binary, Expr, Name
 from graphspec.graph import Site, Value
 
 MAX_NESTING = 64  # blocks inside blocks
+MAX_USES = 2 * MAX_VALUES  # of blocks and repeats: also those that make no value take time
 
 
 class Unfolding(Calls):
     """Needs `value`, which the Elaborator adds."""
+
+    unfolded = 0  # blocks and repeats so far
 
     def value(self, expr: Expr, scope: Scope) -> Any:
         raise NotImplementedError
@@ -58,7 +63,22 @@ class Unfolding(Calls):
         block = stage.block
         return self._block(replace(stage, inputs={block.inputs[0].name: first, **stage.inputs}))
 
+    @cached_property
+    def copies(self) -> Copies:
+        return Copies(self.catalogue)
+
+    def _has_room(self, stage: BlockStage | Repeat, what: str) -> None:
+        """What would unfold to too many values is refused before it is unfolded."""
+        self.unfolded += 1
+        if self.unfolded > MAX_USES:
+            fail("GS0804", f"the spec uses blocks more than {MAX_USES:,} times", stage.span)
+        least = self.copies.values(stage)
+        if len(self.values) + least > MAX_VALUES:
+            many = f"over {least:,}" if least >= MOST else f"at least {least:,}"
+            fail("GS0804", f"{what} would unfold to {many} values; the limit is {MAX_VALUES:,} in all", stage.span)
+
     def _copies(self, stage: Repeat, first: Any, site: Site) -> Any:
+        self._has_room(stage, "repeat")
         body = stage.stages[0] if stage.stages else stage.body
         block = body.block if isinstance(body, BlockStage) else None
         fields = block.result_names if block else ()
@@ -104,6 +124,7 @@ class Unfolding(Calls):
     def _block(self, stage: BlockStage) -> Any:
         """Unfold a block: bind its inputs' sizes, check its facts, build its graph."""
         block = stage.block
+        self._has_room(stage, f"'{block.name}'")
         scope = Scope(block.home, {**stage.params, **{i.name: stage.inputs.get(i.name) for i in block.inputs}})
         try:
             with self.called_from(stage.span) as depth, self.entered(block.name):

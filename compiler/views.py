@@ -21,6 +21,7 @@ class Swap:
     by: Value | Constant
     span: Span
     cut: bool = False  # it comes from outside, and is not computed from anything
+    name: str = ""  # the value, as the spec calls it
 
 
 class Substitution:
@@ -97,7 +98,8 @@ def view(
     for target, value in targets.items():
         there = made.of(value)
         if isinstance(there, Constant):
-            fail("GS0524", f"'{target}' is the number {there.value} in this view; nothing is computed", value.span)
+            at = swaps[value].span if value in swaps else value.span
+            fail("GS0524", f"'{target}' is the number {there.value} in this view; nothing is computed", at)
         found[target] = there
     fed = []
     for f in feeds:

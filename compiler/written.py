@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
-from graphspec.diagnostic import Diagnostic, Fix, Related, SpecError, did_you_mean, fail
+from graphspec.diagnostic import Diagnostic, Edit, Fix, Related, SpecError, did_you_mean, fail
 from graphspec.document import Mapping as Tree
 from graphspec.document import Node, Scalar, Sequence
 from graphspec.expression import (
@@ -35,9 +36,14 @@ VALUE_KEYS = ("is", "op", "in", "type", "doc", "when", "freeze", "dtype")
 
 def check_name(name: str, span: Span, reserved: Iterable[str] = ("t", "step")) -> None:
     if not name.isascii() or not name.isidentifier():
-        fail("GS0213", f"'{name[:60]}' is not a name: letters, digits and _ only, not starting with a digit", span)
+        told = f"'{name[:60]}' is not a name: letters a-z, digits and _ only, not starting with a digit"
+        instead = re.sub(r"[\s.-]+", "_", name)
+        fits = instead.isascii() and instead.isidentifier() and len(name) <= 60
+        fail("GS0213", told, span, fixes=[Fix(f"call it {instead}", (Edit(span, instead),))] if fits else [])
     if name in reserved or name in KEYWORDS:
-        fail("GS0214", f"'{name}' is reserved", span, fixes=[Fix(f"call it {name}_")])
+        meaning = {"t": "the running tick of x[t-k]", "step": "the count of updates"}.get(name, "a section")
+        meaning = "a word of expressions" if name in KEYWORDS else meaning
+        fail("GS0214", f"'{name}' is reserved: it is {meaning}", span, fixes=[Fix(f"call it {name}_")])
 
 
 # ---- order --------------------------------------------------------------------------------------------------------

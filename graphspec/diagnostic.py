@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 from typing import NoReturn
 
@@ -88,6 +88,12 @@ class Findings:
     def absorb(self, error: SpecError) -> None:
         self.add(*error.diagnostics)
 
+    def revise(self, change: Callable[[Diagnostic], Diagnostic | None]) -> None:
+        """Each finding as `change` tells it; None leaves it out, but never all errors."""
+        found = {key: d for key, was in self._found.items() if (d := change(was)) is not None}
+        if any(d.is_error for d in found.values()) or not self.errors():
+            self._found = found
+
     def all(self) -> list[Diagnostic]:
         """In order of file and place."""
         out = []
@@ -106,9 +112,14 @@ class Findings:
             raise SpecError(*self.all())
 
 
-def did_you_mean(name: str, known: Iterable[str]) -> str:
-    """A half sentence `; did you mean 'x'?`, or nothing."""
+def nearest(name: str, known: Iterable[str]) -> list[str]:
+    """The one known name that is most like it, if any is."""
     from difflib import get_close_matches  # only errors pay for it
 
-    close = get_close_matches(name, list(known), n=1, cutoff=0.6)
+    return get_close_matches(name, list(known), n=1, cutoff=0.6)
+
+
+def did_you_mean(name: str, known: Iterable[str]) -> str:
+    """A half sentence `; did you mean 'x'?`, or nothing."""
+    close = nearest(name, known)
     return f"; did you mean '{close[0]}'?" if close else ""

@@ -416,7 +416,14 @@ def _machine() -> tuple[Any, Any]:
             if isinstance(stage, loose) and not stage.grouped:
                 self._touching(span, value, stage, on_the_left=False)
             if stage.grouped:
-                fail("GS0124", "right of '|>' stands a stage name or a call of one, without parentheses", stage.span)
+                bare = isinstance(stage, (Name, Call))
+                edits = (Edit(stage.span, stage.span.text[1:-1].strip()),) if bare else ()
+                fail(
+                    "GS0124",
+                    "right of '|>' stands a stage name or a call of one, without parentheses",
+                    stage.span,
+                    fixes=[Fix("take the parentheses away" if bare else "name the stage: write a block for it", edits)],
+                )
             called = stage.function if isinstance(stage, Call) else stage
             plain = isinstance(called, Name) or (isinstance(called, Attribute) and isinstance(called.of, Name))
             if not plain:

@@ -115,7 +115,7 @@ def unexpected(at: Span, whole: Span) -> NoReturn:
         blame(f"'{word}' does not close the '{before[brackets[-1]]}' of {line}:{column}")
     hint = _SIGNS.get(word[:1]) or _WORDS.get(word, "")
     if hint:
-        blame(f"'{word}' is not expected here", hint)
+        blame(f"'{word}' is not expected here", hint, edit="**" if word == "^" else None)
     if previous and previous[1] in _WORDS:
         blame(f"'{previous[1]}' is not expected here", _WORDS[previous[1]], previous.start(1), previous.end(1))
     after_a_value = before.rstrip()[-1:].isalnum() or before.rstrip()[-1:] in (")", "]", "_", '"', "'")

@@ -284,7 +284,7 @@ class _Explainer:
         if m is None or found is None or found.end > at or "\n" in self.text[found.start : found.end]:
             return None
         opener = self._char(found.start)
-        fix = Fix("begin with a name, a number or '('")
+        fix = Fix("a list stands inside a call, as cat(a, b): begin with a name, a number or '('")
         rest = re.fullmatch(r"\s*\|>\s*(\w+)", self.text[found.end : end])
         if rest and opener == "[":
             call = f"{rest[1]}({self.text[found.start + 1 : found.end - 1].strip()})"
@@ -317,9 +317,12 @@ class _Explainer:
 
     def _list_on_key_line(self, at: int) -> Fault:
         end = self._rest(at)
-        fix = Fix("write the list below its key, one `- item` a line, or as `[a, b]`")
+        fixes = (
+            Fix("write the list below its key, one `- item` a line, or as `[a, b]`"),
+            Fix("if a minus is meant, write it close: -x", (Edit(self._span(at, at + 2), "-"),)),
+        )
         message = "a list cannot begin on the line of its key"
-        return Fault(Diagnostic("GS0102", message, self._span(at, at + 1), fixes=(fix,)), Mask(at, end, "x"))
+        return Fault(Diagnostic("GS0102", message, self._span(at, at + 1), fixes=fixes), Mask(at, end, "x"))
 
     def _misplaced(self, at: int, opened: int) -> Fault:
         start = self._line(at)[0]

@@ -33,13 +33,23 @@ class Saver:
         self.folder, self.warn, self.origin, self.keep, self.patience = Path(folder), warn, origin, keep, patience
         self.failed = 0  # saves in a row
 
-    def save(self, step: int, tensors: Groups, meta: Mapping[str, Any], *, last: bool = False) -> bool:
+    def save(
+        self,
+        step: int,
+        tensors: Groups,
+        meta: Mapping[str, Any],
+        *,
+        last: bool = False,
+        before: Callable[[], None] = lambda: None,
+    ) -> bool:
         """Was it written? Raises SpecError GS0622 as the class says.
 
+        before: what must be on the disk first (the rows of metrics); where it fails, so does the save.
         Weights that hold NaN are not saved (GS0612): they would push the good checkpoints out, one by one.
         """
         _no_nan(tensors.get("weights", {}), step)
         try:
+            before()
             checkpoint.save(self.folder, step, tensors, meta, self.keep, self.origin)
         except SpecError as error:
             self.failed += 1

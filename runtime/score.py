@@ -6,6 +6,7 @@ future or the whole recording, is scored crop by crop instead, each crop by itse
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from fractions import Fraction
@@ -23,8 +24,10 @@ from graphspec.compiler.running import Running
 from graphspec.diagnostic import fail
 from graphspec.graph import Value
 from graphspec.ops.modules.noise import normal, stream_id, uniform
+from graphspec.runtime import checkpoint
 from graphspec.runtime.data import Dataset, Piece, crop_lengths, grid
 from graphspec.runtime.forward import validation_noise, with_step
+from graphspec.runtime.run import Run
 
 BLOCK = 16_384  # ticks a step, rounded to the model's own block
 
@@ -37,6 +40,12 @@ def rows(data: Dataset, part: str) -> list[dict[str, Piece]]:
     tracks = data.tracks.items()
     count = len(getattr(data, part))
     return [{name: getattr(track, part)[i] for name, track in tracks} for i in range(count)]
+
+
+def updates(run: Run) -> int:
+    """Of which update the weights are that a run gives: those of its newest checkpoint that verifies."""
+    path = checkpoint.newest(run.checkpoints, lambda d: None)
+    return int(json.loads((path / "meta.json").read_text())["step"]) if path is not None else 0
 
 
 def whole_crops(model: Model) -> str:

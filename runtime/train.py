@@ -285,7 +285,6 @@ class _Training:
         if self.saved == self.step:
             return
         if log is not None:
-            log.sync()
             meta = {
                 "step": self.step,
                 "first": self.first,
@@ -295,7 +294,12 @@ class _Training:
                 **self.optimizing.counters(),
             }
             tensors = self._like() | {"optimizer": self.optimizing.tensors()}
-            self.saver.save(self.step, tensors, meta, last=last)
+            rows = log
+
+            def sync() -> None:
+                rows.sync(last=True)
+
+            self.saver.save(self.step, tensors, meta, last=last, before=sync)
         self.group.wait()  # for the process that writes, which may take longer than an answer
         self.saved = self.step
 

@@ -234,6 +234,21 @@ def test_a_run_goes_on_while_the_disk_is_full(nursery: Nursery, folder: Path, wh
     assert_same(run, whole)
 
 
+def test_rows_wait_while_the_disk_is_full(nursery: Nursery, folder: Path, whole: Path) -> None:
+    """Rows of updates 2 to 4, and the two saves in between, find no room; what they bring is there in the end."""
+    run = folder / "no room for a row"
+    writes = Fault("os:write", range(3, 9), "fail_with", ENOSPC)
+    code, said = nursery.run(train(folder, run), writes)
+    assert code == 0, said
+    assert said.count("rows wait, and are written") == 1 and "(2 of 3)" in said and "Traceback" not in said
+    assert_same(run, whole)
+    run = folder / "no room for a row, nor later"
+    code, said = nursery.run(train(folder, run), Fault("os:write", range(3, 999), "fail_with", ENOSPC))
+    assert code == 1 and "error[GS0622]" in said and "Traceback" not in said, said
+    assert_intact(run)
+    assert_goes_on(nursery, folder, run, whole)
+
+
 def test_a_run_ends_at_the_third_save_that_fails(nursery: Nursery, folder: Path, whole: Path) -> None:
     cases = {
         "full": [Fault(SAVE, [2], "full", 2048)],

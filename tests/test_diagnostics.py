@@ -8,14 +8,18 @@ import shutil
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from graphspec import report
-from graphspec.cli.load import check_document, shipped
+from graphspec.cli.explain_command import diagnosed
+from graphspec.cli.load import check_document, check_spec, shipped
+from graphspec.compiler.unfold import Unfolding
 from graphspec.diagnostic import Diagnostic, Fix, SpecError
 from graphspec.reader import read_file, read_text
 
+MARK = re.compile(r" *\^+ GS\d{4}.*")
 HEAD = """\
 graphspec: 1
 model: small
@@ -86,7 +90,8 @@ graph:
 """,
         (),
         """\
-error[GS0302]: 'a + b' joins values of different rates: 'wave' 16 kHz, '(slow |> linear(1))' 4 kHz
+error[GS0302]: 'wave + (slow |> linear(1))' joins values of different rates: 'wave' 16 kHz, \
+'(slow |> linear(1))' 4 kHz
  --> model.yaml:9:6
   |
 9 |   y: wave + (slow |> linear(1))
@@ -121,6 +126,10 @@ error[GS0305]: glu needs c % 2 == 0; c is 15
    |
  9 |     out: x |> linear(d) |> glu
    |                            ^^^
+  ::: model.yaml:9:10: 'x |> linear(d)': f32[T, 15] @ 16 kHz
+   |
+ 9 |     out: x |> linear(d) |> glu
+   |          --------------
   ::: model.yaml:12:11: in this use of 'gate'
    |
 12 |   y: h |> gate(15)
@@ -143,8 +152,102 @@ error[GS0122]: '|>' and arithmetic touch without parentheses; this has two readi
 7 |   y: h * silu(h) |> linear(1)
   |      ^^^^^^^^^^^^^^^^^^^^^^^^
   |
-  = help: write (h * silu(h)) |> linear(1)
-  = help: write h * (silu(h) |> linear(1))
+  = help: write (h * silu(h)) |> linear(1), which is f32[T, 1] @ 16 kHz
+  = help: write h * (silu(h) |> linear(1)), which is f32[T, 16] @ 16 kHz
+
+1 error
+""",
+    ),
+    "two_readings_of_which_one_fits": (
+        """\
+graph:
+  h: wave |> conv(16)
+  g: wave |> conv(4)
+  y: h * g |> linear(16)
+""",
+        (),
+        """\
+error[GS0122]: '|>' and arithmetic touch without parentheses; this has two readings
+ --> model.yaml:8:6
+  |
+8 |   y: h * g |> linear(16)
+  |      ^^^^^^^^^^^^^^^^^^^
+  |
+  = help: write h * (g |> linear(16)), which is f32[T, 16] @ 16 kHz
+  = help: write (h * g) |> linear(16), which does not fit: 'h * g': 'h' has 16 where 'g' has 4
+
+1 error
+""",
+    ),
+    "the_argument_to_blame": (
+        """\
+graph:
+  y: wave |> conv(16, k=0)
+""",
+        (),
+        """\
+error[GS0305]: conv needs k >= 1; k is 0
+ --> model.yaml:6:23
+  |
+6 |   y: wave |> conv(16, k=0)
+  |                       ^^^
+
+1 error
+""",
+    ),
+    "channels_that_do_not_divide": (
+        """\
+graph:
+  h: wave |> conv(30)
+  y: h |> unfold(4)
+""",
+        (),
+        """\
+error[GS0310]: 30 channels are not a multiple of 4
+ --> model.yaml:7:18
+  |
+7 |   y: h |> unfold(4)
+  |                  ^
+ ::: model.yaml:7:6: 'h': f32[T, 30] @ 16 kHz
+  |
+7 |   y: h |> unfold(4)
+  |      -
+
+1 error
+""",
+    ),
+    "blocks_that_double": (
+        "blocks:\n  b0:\n    in: x\n    out: x |> tanh\n"
+        + "".join(f"  b{i}:\n    in: x\n    out: x |> b{i - 1} |> b{i - 1}\n" for i in range(1, 41))
+        + "graph:\n  y: wave |> b40\n",
+        (),
+        """\
+error[GS0804]: 'b40' would unfold to at least 1,099,511,627,776 values; the limit is 20,000 in all
+   --> model.yaml:130:14
+    |
+130 |   y: wave |> b40
+    |              ^^^
+
+1 error
+""",
+    ),
+    "a_section_misspelt_is_one_mistake": (
+        """\
+grph:
+  h: wave |> conv(16)
+graph:
+  y: h |> linear(1)
+outputs: [y]
+""",
+        (),
+        """\
+error[GS0130]: 'grph' is not a section; did you mean 'graph'?
+ --> model.yaml:5:1
+  |
+5 | grph:
+  | ^^^^
+  |
+  = help: write graph
 
 1 error
 """,
@@ -169,7 +272,7 @@ error[GS0314]: write a divisibility as 'T % 16 == 0'
 6 |   - T % 4 == 1
   |     ^^^^^^^^^^
 
-error[GS0203]: conv has no parameter 'kernel'
+error[GS0203]: conv has no parameter 'kernel'; it is called 'k' here
  --> model.yaml:8:23
   |
 8 |   a: wave |> conv(16, kernel=3)
@@ -177,6 +280,7 @@ error[GS0203]: conv has no parameter 'kernel'
   |
   = note: it is conv(units: int, k: int = 3, dilation: int = 1, bias: bool = true, stride: int = 1, groups: int = 1, \
 centre: bool = false)
+  = help: write k=3
 
 error[GS0303]: embed needs int for 'x', but 'wave' is f32
  --> model.yaml:9:14
@@ -195,6 +299,8 @@ error[GS0201]: there is no 'wav' here; did you mean 'wave'?
    |
 10 |   c: wav[t-1]
    |      ^^^
+   |
+   = help: write wave
 
 4 errors
 """,
@@ -339,6 +445,107 @@ def test_the_library_s_delay_is_put_back_as_it_was(sashimi: Path) -> None:
     library.write_text(before.replace(" |> shift(1) |> unfold", " |> unfold"))
     apply(lint(sashimi)[0].fixes[0])
     assert library.read_text() == before
+
+
+# ---- several errors, and edits --------------------------------------------------------------------------------------
+
+CASES = [
+    (
+        f"{path.stem}: {name}",
+        "\n".join(line for line in body.rstrip("\n").split("\n") if not MARK.fullmatch(line)) + "\n",
+    )
+    for path in sorted(Path(__file__).with_name("bad").glob("*.txt"))
+    for part in re.split(r"(?m)^== ", path.read_text())[1:]
+    for name, _, body in [part.partition("\n")]
+]
+
+
+@pytest.mark.parametrize("text", [pytest.param(text, id=name) for name, text in CASES])
+def test_every_edit_takes_its_error_away(text: str) -> None:
+    for d in diagnosed(text):
+        for fix in d.fixes:
+            if not fix.edits or "which does not fit" in fix.title or {e.span.source.text for e in fix.edits} != {text}:
+                continue
+            mended = text
+            for edit in sorted(fix.edits, key=lambda e: -e.span.start):
+                mended = mended[: edit.span.start] + edit.text + mended[edit.span.end :]
+            assert mended != text
+            left = {(e.code, e.message) for e in diagnosed(mended)}
+            assert (d.code, d.message) not in left, f"{fix.title}\n{mended}"
+
+
+@pytest.mark.parametrize(
+    ("written", "mended"),
+    [
+        (
+            "  wave: int(256)[T, 1] @ 16000  # mu law\n",
+            "  wave:\n    type: int(256)[T, 1] @ 16000\n    before: 128  # mu law\n",
+        ),
+        (
+            "  wave:  # mu law\n    type: int(256)[T, 1] @ 16000\n",
+            "  wave:  # mu law\n    before: 128\n    type: int(256)[T, 1] @ 16000\n",
+        ),
+    ],
+)
+def test_history_of_integers_is_told_its_start_by_an_edit(written: str, mended: str) -> None:
+    text = f"graphspec: 1\nmodel: m\ninputs:\n{written}graph:\n  y: wave[t-1] |> embed(8)\noutputs: [y]\n"
+    (found,) = diagnosed(text)
+    (edit,) = found.fixes[0].edits
+    assert text[: edit.span.start] + edit.text + text[edit.span.end :] == text.replace(written, mended)
+    assert diagnosed(text.replace(written, mended)) == []
+
+
+def test_the_advice_for_a_long_pipe_is_cut_between_its_stages() -> None:
+    text = """\
+require: [T % 4 == 0]
+graph:
+  y: wave |> linear(16) |> gelu |> linear(32)
+    |> linear(16) |> fold(4) |> conv(32, k=3) |> gelu |> linear(64) |> unfold(4)
+causal:
+  y: 0
+"""
+    advice = [line for line in said(text).splitlines() if "delay the value" in line]
+    assert len(advice) == 1
+    assert advice[0].endswith(": ... |> fold(4) |> conv(32, k=3) |> gelu |> linear(64) |> shift(1)")
+
+
+TWICE = {  # mistakes that were told again at every use
+    "inputs:\n  größe: float[T, 1] @ 16000\ngraph:\n  h: größe |> conv(4)\n  k: größe[t-1] + h\n": "GS0213",
+    "inputs:\n  t: float[T, 1] @ 16000\ngraph:\n  h: t |> conv(4)\n  k: t[t-1] + h\n": "GS0214",
+    "input:\n  wave: float[T, 1] @ 16000\ngraph:\n  h: wave |> conv(4)\nlosses:\n  l: mean(wave)\n": "GS0130",
+    "inputs:\n  wave:float[T, 1] @ 16000\ngraph:\n  h: wave |> conv(4)\n  k: tanh(wave)\n": "GS0133",
+    "inputs:\n  wave: float[T, 1] @ 16000\ngraph:\n  h-1: wave |> conv(4)\n  k: (h-1 |> tanh)\n": "GS0213",
+    "inputs:\n  wave: float[T, 1] @ 16000\ngraph:\n  h: [wave, wave] |> cat\n  k: tanh(h)\n": "GS0117",
+}
+
+
+@pytest.mark.parametrize("text", TWICE)
+def test_one_mistake_is_told_once(text: str) -> None:
+    assert [d.code for d in diagnosed("graphspec: 1\nmodel: m\n" + text) if d.is_error] == [TWICE[text]]
+
+
+def test_another_mistake_in_the_same_spec_is_still_told() -> None:
+    text = "graphspec: 1\nmodel: m\ninput:\n  wave: float[T, 1] @ 16000\n"
+    text += "graph:\n  h: wave |> conv(4)\n  k: wav |> tanh\n"
+    assert [d.code for d in diagnosed(text)] == ["GS0130", "GS0201"]
+
+
+@pytest.mark.parametrize("spec", sorted(p.stem for p in shipped().glob("*.yaml")))
+def test_no_block_unfolds_to_less_than_what_is_counted_before(spec: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    whole, counted = Unfolding._block, []
+
+    def block(self: Unfolding, stage: Any) -> Any:
+        before, least = len(self.values), self.copies.values(stage)
+        made = whole(self, stage)
+        counted.append((least, len(self.values) - before))
+        return made
+
+    monkeypatch.setattr(Unfolding, "_block", block)
+    try:
+        check_spec(spec)
+    except SpecError:
+        pytest.skip("it is refused")
+    assert all(least <= made for least, made in counted)
 
 
 # ---- the command in a process of its own ----------------------------------------------------------------------------

@@ -91,6 +91,32 @@ def doubling(levels: int) -> str:
     return HEAD + "blocks:\n" + blocks + f"graph:\n  y: x |> b{levels - 1}\n"
 
 
+def by_stages(levels: int) -> str:
+    """The same, each block handed to one that uses its stage twice."""
+    blocks = "  twice:\n    params: {body: stage}\n    in: x\n    out: x |> body |> body\n"
+    blocks += "  b0:\n    in: x\n    out: x |> twice(tanh)\n"
+    blocks += lines(1, levels, "  b{i}:\n    in: x\n    out: x |> twice(b{h})\n")
+    return HEAD + "blocks:\n" + blocks + f"graph:\n  y: x |> b{levels - 1}\n"
+
+
+def by_choice(levels: int) -> str:
+    """Where a block's own param chooses, its copies are known only once it is unfolded."""
+    blocks = "  b0:\n    params: {on: true}\n    in: x\n    out: x\n" + lines(
+        1,
+        levels,
+        "  b{i}:\n    params: {{on: true}}\n    in: x\n    out: x |> b{h}(on=on) |> b{h}(on=on) if on else x\n",
+    )
+    return HEAD + "blocks:\n" + blocks + f"graph:\n  y: x |> b{levels - 1}\n"
+
+
+def sharing(levels: int) -> str:
+    """A stage that holds the same stage twice, which holds the same stage twice, ..."""
+    blocks = "  pair:\n    params: {a: stage, b: stage}\n    in: x\n    out: x |> a |> b\n"
+    blocks += "  g0:\n    params: {s: stage}\n    in: x\n    out: x |> s\n"
+    blocks += lines(1, levels, "  g{i}:\n    params: {{s: stage}}\n    in: x\n    out: x |> g{h}(pair(s, s))\n")
+    return HEAD + "blocks:\n" + blocks + f"graph:\n  y: x |> g{levels - 1}(shift(0))\n"
+
+
 def merges() -> str:
     return "a0: &a0 {x: 1}\n" + "".join(
         f"a{i}: &a{i}\n  <<: [{', '.join(['*a' + str(i - 1)] * 9)}]\n" for i in range(1, 7)
@@ -160,7 +186,12 @@ BOMBS: dict[str, tuple[str, str | None, float]] = {
     # expansion
     "a thousand million copies": (graph("y: x |> repeat(1000000000, tanh)"), "GS0804", 0.2),
     "copies of copies": (graph("y: x |> repeat(1000, repeat(1000, repeat(1000, tanh)))"), "GS0804", 5.0),
-    "blocks that double": (doubling(40), "GS0804", 15.0),  # counted while it unfolds, up to 20,000 values
+    "blocks that double": (doubling(40), "GS0804", 0.2),
+    "blocks that double by a stage": (by_stages(40), "GS0804", 0.2),
+    "blocks that double and make no value": (doubling(40).replace("x |> tanh", "x |> shift(0)"), "GS0804", 0.2),
+    "blocks that double by a choice": (by_choice(40), "GS0804", 6.0),  # counted while it unfolds
+    "stages that share stages": (sharing(40), "GS0804", 0.2),
+    "blocks that double beyond any nesting": (doubling(400), "GS0804", 0.5),
     "blocks in a ring": (doubling(3).replace("x |> tanh", "x |> b1"), "GS0508", 0.2),
     "a chain of blocks": (HEAD + BLOCKS + "graph:\n  y: x |> b1999\n", None, 5.0),
     # graphs
@@ -177,16 +208,7 @@ BOMBS: dict[str, tuple[str, str | None, float]] = {
 }  # fmt: skip
 
 
-SLOW = {  # as large as the limits allow; what is here and not in the fast suite takes seconds
-    "blocks that double": (pytest.mark.full,),
-    "a ring": (
-        pytest.mark.full,
-        pytest.mark.xfail(reason="compiler/written.py looks for a circle from each of its members: quadratic"),
-    ),
-}
-
-
-@pytest.mark.parametrize("name", [pytest.param(name, marks=SLOW.get(name, ())) for name in BOMBS])
+@pytest.mark.parametrize("name", BOMBS)
 def test_a_bomb_is_answered(name: str, tmp_path: Path) -> None:
     text, code, budget = BOMBS[name]
     path = tmp_path / "m.yaml"
@@ -251,7 +273,6 @@ def test_a_library_is_a_regular_file_below_the_folder(name: str, tmp_path: Path)
     assert codes & {"GS0502", "GS0119", "GS0112", "GS0133"} and "GS0900" not in codes
 
 
-@pytest.mark.xfail(reason="compiler: reading libraries recurses; a chain of 300 or so ends in a RecursionError")
 def test_libraries_that_use_libraries_without_end(tmp_path: Path) -> None:
     for i in range(2000):
         (tmp_path / f"l{i}.yaml").write_text(LIBRARY.replace("blocks", f"use: [l{i + 1}]\nblocks"))

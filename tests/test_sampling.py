@@ -4,18 +4,25 @@ The law: what the sampler computes while it is held to a recording, tick by tick
 what the whole form computes on that recording. All in float64, so that rounding never decides a draw.
 """
 
+import json
 import random
 from fractions import Fraction
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 
+from graphspec.__main__ import main
 from graphspec.cli.load import check_document, compile_spec, shipped
+from graphspec.cli.trained import open_model
 from graphspec.compiler.lower import lower
 from graphspec.compiler.plan import schedule
 from graphspec.diagnostic import SpecError
 from graphspec.reader import read_text
+from graphspec.runtime import data as datasets
+from graphspec.runtime import score as scoring
+from graphspec.runtime.audio import read, write_wav
 from graphspec.runtime.sample import Sampler
 
 TOLERANCE = 1e-9
@@ -433,3 +440,140 @@ def test_random_models_tick_as_whole_or_are_refused():
 @pytest.mark.full
 def test_many_random_models_tick_as_whole_or_are_refused():
     assert sum(sampled_or_refused(seed) for seed in range(40, 640)) > 150
+
+
+# ---- the command -----------------------------------------------------------------------------------------------------
+
+CODES = ["n_q=3", "K=12", "dim=8", "layers=1", "heads=2", "train.batch=2", "train.crop.N=20", "train.steps=2"]
+TWO = """\
+graphspec: 1
+model: two
+inputs:
+  wave: {type: "int(16)[T, 1] @ 4000", before: 8}
+  codes: {type: "int(12)[T, 2] @ 4000", before: 0}
+graph:
+  h: cat(wave[t-1] |> embed(6), codes[t-1] |> embed(3)) |> conv(8, k=3) |> tanh
+  dist: h |> categorical(16)
+  fine: h |> categorical(12, channels=2)
+  level: dequantise(wave) * 0.5
+losses: {nll: "nll(dist, wave)", other: "nll(fine, codes)"}
+metrics: {gain: "step * 2"}
+data:
+  wave: audio_folder("sound")
+  codes: array_folder("codes")
+train: {optimizer: adam(), lr: 1e-3, steps: 2, batch: 2, crop: {T: 64}}
+sample: {feed: {wave: draw(dist), codes: draw(fine)}, to: [wave, codes, level]}
+entries:
+  coarse: {from: [codes], feed: {wave: draw(dist)}}
+  louder: {feed: {wave: draw(dist), codes: draw(fine)}, to: [wave, codes]}
+"""
+
+
+@pytest.fixture(scope="module")
+def runs(tmp_path_factory):
+    """Two runs of two updates: `lm` over codes, `two` over sound and codes together."""
+    folder = tmp_path_factory.mktemp("runs")
+    rng = np.random.default_rng(0)
+    for name in ("codes", "late", "sound"):
+        (folder / name).mkdir()
+    for i in range(4):
+        np.save(folder / "late" / f"{i}.npy", rng.integers(12, size=(60 + i, 3), dtype=np.uint8))
+        np.save(folder / "codes" / f"{i}.npy", rng.integers(12, size=(300 + i, 2), dtype=np.uint8))
+        write_wav(folder / "sound" / f"{i}.wav", 0.1 * rng.standard_normal((300 + i, 1)).astype(np.float32), 4000)
+    (folder / "two.yaml").write_text(TWO)
+    assert main(["train", "code_lm_delay", *CODES, f"data={folder}/late", "--run", f"{folder}/lm"]) == 0
+    assert main(["train", str(folder / "two.yaml"), "--run", f"{folder}/two"]) == 0
+    return folder
+
+
+def sampled(capsys, *words):
+    """The files that the command says it wrote."""
+    capsys.readouterr()
+    assert main(["sample", *map(str, words)]) == 0, capsys.readouterr().err
+    return [Path(line) for line in capsys.readouterr().out.split()]
+
+
+def test_codes_are_written_as_arrays_and_can_be_a_prompt(runs, capsys, tmp_path):
+    (file,) = sampled(capsys, runs / "lm", "--seconds", "0.5")
+    drawn = np.load(file)
+    assert file == runs / "lm" / "samples" / "seed0.played.npy"
+    assert drawn.shape == (38, 3) and drawn.dtype == np.uint8 and drawn.max() <= 12
+    (again,) = sampled(capsys, runs / "lm", "--seconds", "0.5")
+    assert again.name == "seed0-2.played.npy" and np.array_equal(np.load(again), drawn)
+    np.save(tmp_path / "start.npy", drawn)
+    files = sampled(capsys, runs / "lm", "--prompt", tmp_path / "start.npy", "--rows", 2, "-o", tmp_path / "out.npy")
+    assert [f.name for f in files] == ["out_0.npy", "out_1.npy"]
+    assert np.load(files[0]).shape == (150, 3) and not np.array_equal(*map(np.load, files))
+
+
+def test_sound_and_codes_together(runs, capsys, tmp_path):
+    files = sampled(capsys, runs / "two", "--seconds", "0.01", "-o", tmp_path / "a.wav")
+    assert [f.name for f in files] == ["a.wav", "a.codes.npy", "a.level.wav"]
+    wave, codes, level = read(files[0], 4000, 1), np.load(files[1]), read(files[2], 4000, 1)
+    assert codes.shape == (40, 2) and wave.shape == level.shape == (40, 1)
+    assert np.abs(level - wave / 2).max() < 1e-4
+    prompts = ["--prompt", f"wave={files[0]}", "--prompt", f"codes={files[1]}"]
+    longer = sampled(capsys, runs / "two", "--entry", "louder", "--seconds", "0.01", *prompts, "-o", tmp_path / "b.wav")
+    assert np.array_equal(np.load(longer[1])[:40], codes) and np.load(longer[1]).shape == (80, 2)
+    assert np.abs(read(longer[0], 4000, 1)[:40] - wave).max() < 1e-4
+
+
+@pytest.mark.parametrize(
+    "code, words",
+    [
+        ("GS0629", ["--prompt", "a.wav"]),  # of which of the two
+        ("GS0629", ["--prompt", "codes=two.npy"]),  # for one of them only
+        ("GS0630", ["-o", "a.npy"]),
+        ("GS0627", ["--entry", "nothing"]),
+        ("GS0190", ["--entry", "coarse"]),
+        ("GS0628", ["step=3"]),
+    ],
+)
+def test_misuse_of_the_command_has_a_code(runs, capsys, tmp_path, monkeypatch, code, words):
+    monkeypatch.chdir(tmp_path)
+    np.save("two.npy", np.zeros((5, 2), np.uint8))
+    assert main(["sample", str(runs / "two"), *words]) == 1
+    assert f"error[{code}]" in capsys.readouterr().err
+
+
+def evaluated(runs, name):
+    """(what `graphspec eval` wrote, the model, its data)"""
+    assert main(["eval", str(runs / name), "--threads", "1"]) == 0
+    _, model, folder = open_model(str(runs / name), "cpu", lambda d: None)
+    return json.loads((runs / name / "test.json").read_text()), model, datasets.load(model.checked, folder, print)
+
+
+@torch.no_grad()
+def test_eval_of_two_inputs_knows_the_update(runs):
+    told, model, data = evaluated(runs, "two")
+    inputs = {n: data.tensor(n, track.test[0])[None] for n, track in data.tracks.items()}
+    found = model({**inputs, "step": torch.tensor([2.0])})
+    assert told["files"] == ["3.wav"] and told["gain"] == 4
+    assert told["nll"] == pytest.approx(found["losses.nll"].mean().item(), rel=1e-5)
+    assert told["other"] == pytest.approx(found["losses.other"].mean().item(), rel=1e-5)
+
+
+@torch.no_grad()
+def test_eval_divides_by_the_masks_sum_over_all_files(runs, monkeypatch):
+    _, model, data = evaluated(runs, "lm")
+    assert scoring.whole_crops(model) == ""
+    monkeypatch.setattr(scoring, "BLOCK", 7)
+    pieces = [*data.test, *data.train]
+    total = held = 0.0
+    for piece in pieces:
+        found = model({"codes": data.tensor("codes", piece)[None]})
+        mask = found["masks.nll"].double()
+        total, held = total + (found["losses.nll"] * mask).sum().item(), held + mask.sum().item()
+    assert 0 < held < sum(p.frames * 3 for p in pieces)
+    assert scoring.score(model, data, pieces)["nll"] == pytest.approx(total / held, rel=1e-5)
+
+
+def test_what_looks_ahead_is_scored_crop_by_crop(runs, capsys):
+    text = TWO[: TWO.index("sample:")].replace("k=3", "k=3, centre=true")
+    (runs / "ahead.yaml").write_text(text)
+    assert main(["train", str(runs / "ahead.yaml"), "--run", f"{runs}/ahead"]) == 0
+    told, model, data = evaluated(runs, "ahead")
+    assert "looks ahead, so each crop of train.crop is scored by itself" in capsys.readouterr().err
+    inputs = {n: data.tensor(n, t.test[0])[:256].view(4, 64, -1) for n, t in data.tracks.items()}
+    nll = model({**inputs, "step": torch.tensor([2.0])})["losses.nll"]
+    assert told["nll"] == pytest.approx(nll.mean().item(), rel=1e-5) and told["gain"] == 4

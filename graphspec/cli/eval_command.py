@@ -23,8 +23,7 @@ def run(options: argparse.Namespace) -> int:
 
     from graphspec.cli.trained import open_model
     from graphspec.runtime import data as datasets
-    from graphspec.runtime.run import updates_of
-    from graphspec.runtime.score import rows, score, whole_crops
+    from graphspec.runtime.score import rows, score, updates, whole_crops
 
     if options.threads:
         torch.set_num_threads(options.threads)
@@ -39,7 +38,8 @@ def run(options: argparse.Namespace) -> int:
         fail("GS0613", f"there is no {options.part} file; held_out is 0", None)
     if why := whole_crops(model):
         print(f"{why}, so each crop of train.crop is scored by itself", file=sys.stderr)
-    found = score(model, data, given, lambda name, row: print(f"{name}: {_told(row)}", flush=True), updates_of(run_))
+    step = updates(run_) if "step" in model.graph.inputs else 0
+    found = score(model, data, given, lambda name, row: print(f"{name}: {_told(row)}", flush=True), step)
     print(f"{options.part}, {len(given)} files: {_told(found)}")
     names = [next(iter(row.values())).name for row in given]
     (run_.folder / f"{options.part}.json").write_text(json.dumps({"files": names, **found}, indent=1))

@@ -1,4 +1,7 @@
-"""graphspec explain [CODE]: what a diagnostic code means, a spec that shows it, what is said of it, and the fix."""
+"""graphspec explain [CODE | OP]: what a diagnostic code means, with a spec that shows it and the fix; what an op does.
+
+An op's page is its declaration (or that of a setting, such as adamw), nothing else.
+"""
 
 from __future__ import annotations
 
@@ -6,6 +9,7 @@ import argparse
 import tempfile
 from pathlib import Path
 from textwrap import fill, indent
+from typing import TYPE_CHECKING
 
 from graphspec import codes
 from graphspec.cli.load import check_document, shipped
@@ -14,6 +18,9 @@ from graphspec.diagnostic import Diagnostic, Findings, SpecError, did_you_mean, 
 from graphspec.excerpt import escaped
 from graphspec.span import Source, Span
 
+if TYPE_CHECKING:
+    from graphspec.declare import Catalogue, Declaration
+
 WIDTH = 100  # columns of prose
 LINES = 30  # of a spec that are shown
 COLUMNS = 110  # of a line of a spec
@@ -21,16 +28,20 @@ COLUMNS = 110  # of a line of a spec
 
 def arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
-        "code", metavar="CODE", nargs="?", help="a code as it is printed, GS0401; without one, all are listed"
+        "what",
+        metavar="CODE|OP",
+        nargs="?",
+        help="a code as it is printed, GS0401, or the name of an op, conv; without one, all codes are listed",
     )
 
 
 def run(options: argparse.Namespace) -> int:
-    if options.code is None:
+    if options.what is None:
         for code in codes.all():
             print(f"{code.number}  {code.title}")
         return 0
-    print(explained(_found(options.code)))
+    pages = _pages(options.what)
+    print("\n\n\n".join(pages) if pages else explained(_found(options.what)))
     return 0
 
 
@@ -47,6 +58,47 @@ def explained(code: Code) -> str:
     if code.passing:
         parts += ["A spec without it:", _excerpt(code.passing)]
     return "\n\n".join(parts)
+
+
+def _pages(name: str) -> list[str]:
+    """The pages of what is called so: an op, a face of an instance (`embed.logits`), a setting."""
+    ops, own = _catalogues()
+    found = [(d.name, d) for d in (ops.ops.get(name), own.ops.get(name)) if d is not None]
+    found += [(f"{of}.{face}", d) for (of, face), d in ops.faces.items() if name in (face, f"{of}.{face}")]
+    return [documented(title, d) for title, d in found]
+
+
+def _catalogues() -> tuple[Catalogue, Catalogue]:
+    from graphspec.ops import catalogue
+    from graphspec.runtime.declared import settings
+
+    return catalogue(), settings()
+
+
+def documented(title: str, d: Declaration) -> str:
+    """The page of one op or setting: what it does, its types, parameters, time and weights, an example."""
+    head, _, body = d.doc.partition("\n")
+    parts = [f"{title}: {head}", body.strip()]
+    rows = [("signature", d.signature), ("written", d.spelled)]
+    rows += [("parameter", str(p)) for p in d.parameters]
+    if d.signature:
+        operands = [o.name for o in d.parsed.operands]
+        rows += [("time", d.time)] if isinstance(d.time, str) and d.time else []
+        read = {o: d.window_of(o) or "all of it, past and future" for o in operands}
+        rows += [("time", f"{o}: {window}") for o, window in read.items()] if not isinstance(d.time, str) else []
+    weights = d.weights or {}
+    rows += [("weight", f"{leaf} ({tag})" if tag else leaf) for leaf, tag in weights.items()]
+    if d.noise:
+        rows.append(("noise", d.noise + (", in training only" if d.training_noise else "")))
+    rows += [("precision", "float32 under autocast, too")] if d.precision == "f32" else []
+    rows += [("state", "grows with time")] if d.grows else []
+    rows.append(("example", d.example))
+    told, before = [], ""
+    for what, text in rows:
+        if text:
+            told.append(f"{'' if what == before else what:<11}{text}")
+            before = what
+    return "\n\n".join(p for p in [*parts, "\n".join(told)] if p)
 
 
 def diagnosed(spec: str | bytes) -> list[Diagnostic]:
@@ -75,6 +127,11 @@ def _found(written: str) -> Code:
     code = codes.find(number)
     if code is None:
         argument = Source("<command line>", written)
+        if not number.startswith("GS") or not number[2:].isdigit():
+            ops, own = _catalogues()
+            known = [*ops.ops, *own.ops, *{f"{of}.{face}" for of, face in ops.faces}]
+            told = f"there is no op and no code '{written[:60]}'{did_you_mean(written, known)}"
+            fail("GS0225", told, Span(argument, 0, len(written)), notes=["graphspec explain lists the codes"])
         everything = [c.number for c in codes.all()]
         known = [n for n in everything if n[:4] == number[:4]] or everything  # rather one of its family
         fail(

@@ -1,13 +1,14 @@
-"""graphspec lint SPEC ... [PARAM=VALUE ...] [--format human|json|sarif|github]"""
+"""graphspec lint SPEC ... [PARAM=VALUE ...] [--all-choices] [--format human|json|sarif|github]"""
 
 from __future__ import annotations
 
 import argparse
 import re
 import sys
+from dataclasses import replace
 from difflib import get_close_matches
 
-from graphspec.cli.load import check_spec, shipped, show
+from graphspec.cli.load import Files, check_spec, shipped, show, spec_path
 from graphspec.diagnostic import Diagnostic, Findings, SpecError
 
 # An override starts with a name and `=`; a path of a file `a=b.yaml` is written ./a=b.yaml
@@ -29,6 +30,11 @@ def arguments(parser: argparse.ArgumentParser) -> None:
         help="for people, on stderr (default); or on stdout, for programs: json, sarif (code scanners), "
         "github (annotations of a workflow)",
     )
+    parser.add_argument(
+        "--all-choices",
+        action="store_true",
+        help="check every option of every choice, one at a time; else only the chosen ones are typed",
+    )
     parser.set_defaults(overrides=[])
 
 
@@ -49,6 +55,14 @@ def run(options: argparse.Namespace) -> int:
         except SpecError as error:
             found_here = list(error.diagnostics)
             wrong = True
+        if options.all_choices:
+            others = other_choices(spec, overrides)
+            more = [d for choice in others for d in _with_choice(spec, overrides, choice, found_here)]
+            found_here += _once(more)
+            if any(d.is_error for d in more):
+                wrong, proven = True, ""
+            elif proven and others:
+                proven += f"; {len(others)} other option{'s' if len(others) > 1 else ''} checked"
         if options.format == "human":
             show(found_here)
             if proven:
@@ -59,6 +73,40 @@ def run(options: argparse.Namespace) -> int:
         text = told(found, options.format)
         print(text, end="\n" if text else "")
     return 1 if wrong else 0
+
+
+def other_choices(spec: str, overrides: list[str]) -> list[str]:
+    """`backbone=mlp` for every option of every choice but those chosen. None where the spec cannot be resolved."""
+    from graphspec.compiler.resolve import resolve
+    from graphspec.reader import read_file
+
+    try:
+        path = spec_path(spec)
+        choices = resolve(read_file(path), Files(path.parent), overrides).home.choices.values()
+    except SpecError:
+        return []  # told by the check
+    return [f"{c.name}={option}" for c in choices for option in c.options if option != c.chosen]
+
+
+def _with_choice(spec: str, overrides: list[str], choice: str, known: list[Diagnostic]) -> list[Diagnostic]:
+    """What is said with this option and not without it."""
+    findings = Findings()
+    try:
+        check_spec(spec, [*overrides, choice], findings)
+        found = findings.all()
+    except SpecError as error:
+        found = list(error.diagnostics)
+    told = {_mark(d) for d in known}
+    return [replace(d, notes=(*d.notes, f"with {choice}")) for d in found if _mark(d) not in told]
+
+
+def _once(found: list[Diagnostic]) -> list[Diagnostic]:
+    """Each finding with the first option that it is found with."""
+    return list({_mark(d): d for d in reversed(found)}.values())[::-1]
+
+
+def _mark(d: Diagnostic) -> object:
+    return d.code, d.message, d.span and (d.span.source.path, d.span.start, d.span.end)
 
 
 def sorted_out(words: list[str], more: list[str]) -> tuple[list[str], list[str]]:

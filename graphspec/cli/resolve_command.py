@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import argparse
-from typing import TYPE_CHECKING
+from functools import partial
+from typing import TYPE_CHECKING, Any
 
 from graphspec.cli.load import Files, show, spec_path
 from graphspec.declare import show as written
@@ -13,7 +14,7 @@ from graphspec.span import Source, Span
 
 if TYPE_CHECKING:
     from graphspec.compiler.resolve import Spec
-    from graphspec.document import Node
+    from graphspec.document import Document, Node
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:
@@ -33,10 +34,40 @@ def run(options: argparse.Namespace) -> int:
     findings.stop_on_errors()
     show(findings.all())
     if options.why is None:
-        print(yaml_text(spec.document), end="")
+        print(yaml_text(_with_params(spec)), end="")
         return 0
     print(_why(spec, options.why))
     return 0
+
+
+def _with_params(spec: Spec) -> Document:
+    """The document with the params that the command line set; dotted paths are set already."""
+    from graphspec.compiler import edits
+    from graphspec.document import Document
+
+    root = spec.document.root
+    for text in spec.overrides:
+        name = text.partition("=")[0].strip()
+        if name in spec.home.choices:
+            path, value = f"params.{name}.choose", spec.home.choices[name].chosen
+        elif name in spec.home.params:
+            path, value = f"params.{name}", spec.home.params[name]
+        else:
+            continue
+        root = edits.changed(root, path, root.span, "GS0210", partial(_node, value))
+    return Document(spec.document.source, root)
+
+
+def _node(value: Any, was: Node) -> Node:
+    """A param's value as a spec writes it. Text is quoted where it was."""
+    from graphspec.document import Scalar, Sequence
+
+    if isinstance(value, tuple):
+        return Sequence(tuple(_node(v, was) for v in value), was.span)
+    told = written(value)
+    span = Span(Source("<command line>", told), 0, len(told))
+    plain = not isinstance(value, str) or (isinstance(was, Scalar) and was.plain)
+    return Scalar(told, span, value, plain, span)
 
 
 def _why(spec: Spec, key: str) -> str:
@@ -47,7 +78,9 @@ def _why(spec: Spec, key: str) -> str:
     node = edits.find(spec.document.root, full)
     changes = spec.history.of(full)
     if node is None and not changes:
-        known = [e.key.text for s in spec.document.root.entries for e in getattr(s.value, "entries", ())]
+        sections = spec.document.root.entries
+        inside = [(s.key.text, e.key.text) for s in sections for e in getattr(s.value, "entries", ())]
+        known = [*(s.key.text for s in sections), *(k for _, k in inside), *(f"{s}.{k}" for s, k in inside)]
         argument = Source("<command line>", key)
         fail(
             "GS0210",

@@ -23,7 +23,8 @@ CODES = (
         "GS0121",
         "a sign or word that does not belong here",
         "Expressions are made of names, numbers, texts, calls, lists, `+ - * / // % **`, comparisons, `and or not`, "
-        "`a if c else b` and `|>`. Nothing of Python beyond that: no slices, no lambdas, no dicts, no `^`.",
+        "`a if c else b` and `|>`. Nothing of Python beyond that: no slices, lambdas, dicts, chained comparisons or "
+        "filters in a `for`; and a spec does not read the environment, so that it means the same everywhere.",
         failing=_value("h ^ 2"),
         passing=_value("h ** 2"),
         fix="Write it with what there is; the message says how where it can.",
@@ -32,8 +33,9 @@ CODES = (
         "GS0122",
         "'|>' and arithmetic touch without parentheses",
         "`y * silu(g) |> linear(8)` can be read in two ways, and both are networks that train. Other languages with a "
-        "pipe disagree on which is meant, so here neither is guessed. Both readings are printed as fixes. After a "
-        "comma and inside a call no parentheses are needed.",
+        "pipe disagree on which is meant, so here neither is guessed. Both readings are printed as fixes, each with "
+        "the type it would have; one that does not fit stands last. After a comma and inside a call no parentheses are "
+        "needed.",
         failing=_value("h * silu(h) |> linear(8)"),
         passing=_value("(h * silu(h)) |> linear(8)"),
         fix="Put parentheses around the part that belongs together.",

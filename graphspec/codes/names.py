@@ -76,7 +76,7 @@ CODES = (
     Code(
         "GS0208",
         "division by zero",
-        "A compile-time division, rest, power or rate has zero below the line.",
+        "A compile-time division, rest, power or rate has zero below the line. The factor that is zero is underlined.",
         failing=_graph("h |> linear(16 // groups)", params="  groups: 0\n"),
         passing=_graph("h |> linear(16 // groups)", params="  groups: 4\n"),
         fix="Change the param that is zero.",
@@ -84,8 +84,8 @@ CODES = (
     Code(
         "GS0209",
         "a compile-time function does not work on this",
-        "range, zip, len, log and their like run while the spec is compiled, on numbers and lists. The message ends in "
-        "the reason: lists of unlike length, the logarithm of a negative number, a wrong kind or number of arguments.",
+        "range, zip, len, log and their like run while the spec is compiled, on numbers and lists. The message says "
+        "what the function takes, or why it refuses: lists of unlike length, a number too large.",
         failing=_graph("sum(h * (a + b) for a, b in zip([1, 2], [3]))"),
         passing=_graph("sum(h * (a + b) for a, b in zip([1, 2], [3, 4]))"),
         fix="Give it what it takes.",
