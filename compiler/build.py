@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Any
 
+from graphspec.compiler.cells import close_cells, declare_cells
 from graphspec.compiler.context import Context
 from graphspec.compiler.entries import read_entries, read_evaluation, views
 from graphspec.compiler.inputs import read_facts, read_inputs, read_type
@@ -27,11 +28,12 @@ def build(spec: Spec, catalogue: Catalogue, findings: Findings) -> Graph:
     unknown = unknown_calls(spec, catalogue)
     findings.add(*unknown)
     context.elaborator.told = {d.span for d in unknown}
-    _cells(context)
     read_inputs(context)
     context.elaborator.inference.facts = facts = read_facts(context)
     _shared(context)
+    cells = declare_cells(context)
     _values(context)
+    close_cells(context, cells)
     losses = read_terms(context, "losses")
     metrics = read_terms(context, "metrics")
     outputs = read_outputs(context)
@@ -55,16 +57,10 @@ def build(spec: Spec, catalogue: Catalogue, findings: Findings) -> Graph:
         assertions=assertions,
         feeds=tuple(sample.feeds) if sample else (),
         params=spec.home.params,
+        backs=context.elaborator.backs,
     )
     other, made = views(context, graph, outside_training, entries)
     return replace(graph, entries=made, evaluation=other)
-
-
-def _cells(context: Context) -> None:
-    """Cells are not built yet: their names are poisoned, so that what reads them is not reported, too."""
-    node = context.spec.section("cells")
-    for entry in node.entries if isinstance(node, Tree) else ():
-        context.scope.names[entry.key.text] = POISON
 
 
 # ---- shared ----------------------------------------------------------------------------------------------------------
@@ -125,14 +121,29 @@ def _values(context: Context) -> None:
     context.findings.add(*order.faults)
     for name in order.circular:
         context.scope.names[name] = POISON
+
+    def make(name: str) -> Any:
+        if name in entries:
+            return _value(context, name, order.expressions[name], entries[name])
+        with context.elaborator.entered(name.replace(".", "_")):  # history inside a loop that was given a name
+            return context.elaborator.value(order.expressions[name], context.scope)
+
     for name in order.names:
-        made = context.attempt(name, _value, context, name, expressions[name], entries[name])
-        if made is not POISON:
-            context.scope.names[name] = made
+        members = order.loops.get(name, (name,))
+        if name in order.loops:
+            done = context.attempt(None, context.elaborator.loop, members, order.expressions, context.scope, make)
+            if done is POISON:
+                context.scope.names |= dict.fromkeys(members, POISON)
+        else:
+            made = context.attempt(name, make, name)
+            if made is not POISON:
+                context.scope.names[name] = made
+        for member in members:
+            made = context.scope.names.get(member, POISON)
             if made is None:
-                context.absent.add(name)
-            else:
-                context.named[name] = made
+                context.absent.add(member)
+            elif made is not POISON and member in entries:
+                context.named[member] = made
 
 
 def _read(context: Context, entry: Entry, expressions: dict[str, Expr]) -> None:

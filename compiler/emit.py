@@ -13,6 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor, fx, nn
 
+from graphspec.compiler.looping import Loop
 from graphspec.diagnostic import Diagnostic, Related, SpecError
 from graphspec.graph import Constant, Graph, Value
 
@@ -37,6 +38,32 @@ class Stepper(nn.Module):
         step: Any = self.module.step
         y, new = step(*flat[: self.inputs], state=state, prepared=prepared, **named)
         return (y, *(new[s] for s in self.states))
+
+
+class LoopStepper(nn.Module):
+    """`Stepper` of a whole region: its results, then its new state."""
+
+    def __init__(self, loop: Loop, wanted: Sequence[Value], states: Sequence[str], prepared: Sequence[str]):
+        super().__init__()
+        self.loop, self.wanted, self.states, self.prepared = loop, tuple(wanted), tuple(states), tuple(prepared)
+
+    def forward(self, *flat: Any) -> tuple[Any, ...]:
+        n = len(self.loop.region.outside)
+        state = dict(zip(self.states, flat[n:], strict=False))
+        prepared = dict(zip(self.prepared, flat[n + len(self.states) :], strict=True))
+        made, new = self.loop.step(*flat[:n], state=state, prepared=prepared, wanted=self.wanted)
+        return (*made, *(new[s] for s in self.states))
+
+
+class WholeLoop(nn.Module):
+    """A region over whole sequences, for those of its values that are read outside."""
+
+    def __init__(self, loop: Loop, wanted: Sequence[Value]):
+        super().__init__()
+        self.loop, self.wanted = loop, tuple(wanted)
+
+    def forward(self, *outside: Any) -> tuple[Any, ...]:
+        return self.loop(*outside, wanted=self.wanted)
 
 
 class InFloat32(nn.Module):
@@ -120,10 +147,17 @@ class _Blame(fx.Interpreter):
 
 
 def emit(
-    graph: Graph, values_of: Sequence[Value], modules: Mapping[Value, nn.Module], targets: list[Value], stepping: bool
+    graph: Graph,
+    values_of: Sequence[Value],
+    modules: Mapping[Value, nn.Module],
+    targets: list[Value],
+    stepping: bool,
+    loops: Sequence[Loop] = (),
 ) -> Form:
     """The targets as one fx module: whole sequences, or (`stepping`) blocks with state and prepared tensors."""
     values = graph.needed_for(targets)
+    loop_of = {v: loop for loop in loops for v in loop.results}
+    values = _ordered(values, loop_of) if loops else values
     g = fx.Graph()
     root = nn.Module()
     inputs = [v for v in values if v.is_input]
@@ -138,6 +172,8 @@ def emit(
     if stepping:
         like = torch.empty(0, device="meta")
         for v in values:
+            if v.carry:
+                states.append(f"{v.path}/past")
             if v.op is None:
                 continue
             module = modules[v]
@@ -149,8 +185,37 @@ def emit(
         holders |= {f"!{n}": g.placeholder(f"prepared_{i}") for i, n in enumerate(prepared)}
     new_state: dict[str, fx.Node] = {}
     who: dict[str, Value] = {}
+    emitted: set[Loop] = set()
+    read = {o for v in values for o in v.values() if loop_of.get(o) is not loop_of.get(v)}
+    read |= {o for loop in loops for o in loop.region.outside}
     for v in values:
         if v.is_input:
+            continue
+        if v in loop_of:
+            loop = loop_of[v]
+            if loop not in emitted:
+                emitted.add(loop)
+                name = f"loop{loops.index(loop)}"
+                given = [nodes[o] for o in loop.region.outside]
+                wanted = [m for m in loop.results if m in read or m in targets]
+                own = [f"{c.path}/past" for c in loop.region.carries]
+                ready: list[str] = []
+                for m in loop.region.members:
+                    own += [f"{m.path}/{n}" for n in slots_of[m][0]] if m in slots_of else []
+                    ready += [f"{m.path}/{n}" for n in slots_of[m][1]] if m in slots_of else []
+                if stepping:
+                    root.add_module(name, LoopStepper(loop, wanted, own, ready))
+                    given += [holders[s] for s in own] + [holders[f"!{p}"] for p in ready]
+                else:
+                    root.add_module(name, WholeLoop(loop, wanted))
+                both = g.call_module(name, tuple(given))
+                who[both.name] = loop.region.carries[0]
+                for i, m in enumerate(wanted):
+                    nodes[m] = g.call_function(operator.getitem, (both, i))
+                    who[nodes[m].name] = m
+                if stepping:
+                    for i, s in enumerate(own):
+                        new_state[s] = g.call_function(operator.getitem, (both, len(wanted) + i))
             continue
         if v.part is not None:
             whole = v.operands[0]
@@ -195,6 +260,25 @@ def emit(
     g.output(tuple(nodes[t] for t in targets) + tuple(new_state[s] for s in states))
     g.lint()
     return Form(fx.GraphModule(root, g), inputs, noises, states, prepared, who)
+
+
+def _ordered(values: Sequence[Value], loop_of: Mapping[Value, Loop]) -> list[Value]:
+    """The values so that all a loop reads of others stands before its first value."""
+    order: dict[Value, None] = {}
+    for start in values:
+        stack = [start]
+        while stack:
+            v = stack[-1]
+            loop = loop_of.get(v)
+            needs = loop.region.outside if loop is not None else tuple(v.values())
+            missing = [o for o in needs if o not in order]
+            if v in order or not missing:
+                stack.pop()
+                order |= dict.fromkeys((v,) if loop is None else (*loop.region.carries, *loop.region.members))
+            else:
+                stack += missing
+    known = set(values)
+    return [v for v in order if v in known]
 
 
 def _as_it_is(module: nn.Module) -> nn.Module:

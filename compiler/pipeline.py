@@ -9,6 +9,7 @@ from graphspec.compiler.advise import advise
 from graphspec.compiler.build import build
 from graphspec.compiler.clock import TimeTable, prove, time_table
 from graphspec.compiler.plan import schedule
+from graphspec.compiler.regions import Region, regions
 from graphspec.compiler.resolve import Files, Spec, resolve
 from graphspec.compiler.settings import Settings, read_settings
 from graphspec.declare import Catalogue
@@ -25,6 +26,8 @@ class Checked:
     graph: Graph
     time: TimeTable
     settings: Settings
+    catalogue: Catalogue
+    regions: tuple[Region, ...] = ()  # of its loops
 
 
 def check(
@@ -44,6 +47,7 @@ def check(
     told = read_settings(spec, graph, settings, findings)  # data: and train:
     findings.stop_on_errors()
     lint(graph)
+    found = regions(graph, catalogue)  # what reads itself, and how it will run
     table = time_table(graph)  # what reads what
     prove(graph, table, findings)
     findings.stop_on_errors()
@@ -54,5 +58,6 @@ def check(
         try:
             schedule(entry)
         except SpecError as error:  # it trains all the same; better told before than after
-            findings.add(*(replace(d, severity="warning") for d in error.diagnostics))
-    return Checked(spec, graph, table, told)
+            findings.add(*(replace(d, severity="warning") if d.code == "GS0190" else d for d in error.diagnostics))
+            findings.stop_on_errors()
+    return Checked(spec, graph, table, told, catalogue, found)

@@ -124,7 +124,7 @@ def _proofs(checked: Checked) -> list[str]:
     for a in checked.graph.assertions:
         for source in a.sources:
             table = checked.time.of.get(source.path) if source.is_input else None
-            reach = (table if table is not None else reaches(checked.graph.values, source)).get(a.value)
+            reach = (table if table is not None else reaches(checked.graph, source)).get(a.value)
             claim = "strictly causal" if a.allowed == "strict" else f"at most {a.allowed} ticks ahead"
             how = "reads nothing of it" if reach is None else _slack(-excess(reach, a.allowed))  # type: ignore[arg-type]
             lines.append(f"proven: {shown(a.name)} is {claim} in {shown(source.path)} ({how})")

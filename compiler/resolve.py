@@ -28,7 +28,7 @@ from graphspec.document import Mapping as Tree
 from graphspec.expression import Expr, TypeExpr, parse_expression, parse_type, read_names
 from graphspec.span import Source, Span
 
-NOT_BUILT = {"cells"}
+NOT_BUILT: set[str] = set()
 LIBRARY_SECTIONS = {"graphspec", "library", "doc", "use", "params", "blocks"}
 MODEL_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_-]{0,62}\Z")
 DTYPES = ("float", "f32", "int", "bool", "any")

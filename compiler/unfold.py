@@ -10,11 +10,12 @@ from graphspec.compiler.arithmetic import describe, is_number
 from graphspec.compiler.calls import Calls
 from graphspec.compiler.resolve import Block
 from graphspec.compiler.stages import BlockStage, Chain, FaceStage, Instance, OpStage, Repeat, Scope
-from graphspec.compiler.written import dataflow_order
+from graphspec.compiler.written import sorted_by_dataflow
 from graphspec.diagnostic import Fix, Related, SpecError, fail
 from graphspec.dims import Dim, DimError
 from graphspec.expression import Binary, Expr, Name
 from graphspec.graph import Site, Value
+from graphspec.types import UNKNOWN
 
 MAX_NESTING = 64  # blocks inside blocks
 
@@ -23,6 +24,9 @@ class Unfolding(Calls):
     """Needs `value`, which the Elaborator adds."""
 
     def value(self, expr: Expr, scope: Scope) -> Any:
+        raise NotImplementedError
+
+    def loop(self, members: Any, expressions: Any, scope: Scope, make: Any) -> None:
         raise NotImplementedError
 
     def apply(self, stage: Any, first: Any, site: Site) -> Any:
@@ -113,10 +117,19 @@ class Unfolding(Calls):
                 self._bind_sizes(block, stage, scope)
                 for fact in block.require:
                     self._check_fact(block, fact, scope)
-                graph = dict(block.graph)
-                for name in dataflow_order(graph, "value"):
-                    with self.entered(name):
-                        scope.names[name] = self.value(graph[name], scope)
+                order = sorted_by_dataflow(dict(block.graph), "value")
+                if order.faults:
+                    raise SpecError(*order.faults)
+
+                def make(name: str) -> Any:
+                    with self.entered(name.replace(".", "_")):
+                        return self.value(order.expressions[name], scope)
+
+                for name in order.names:
+                    if name in order.loops:
+                        self.loop(order.loops[name], order.expressions, scope, make)
+                    else:
+                        scope.names[name] = make(name)
                 if isinstance(block.out, tuple):
                     return {name: self.value(e, scope) for name, e in block.out}
                 return self.value(block.out, scope)
@@ -132,6 +145,8 @@ class Unfolding(Calls):
                     fail("GS0203", f"block '{block.name}' needs its input '{declared.name}'", stage.span)
                 continue
             if declared.type is None or declared.type.name == "any" and declared.type.dims is None:
+                continue
+            if isinstance(given, Value) and given.type.dtype == UNKNOWN:
                 continue
             if not isinstance(given, Value):
                 if isinstance(given, (dict, tuple)) or declared.type.dims:
