@@ -22,7 +22,7 @@ _LAGS = 4  # the longest recurrence; the joining of blocks grows with the cube
 
 
 def companion_scan(coefficients: Tensor, b: Tensor, y0: Tensor) -> Tensor:
-    """y_t = sum_i c_i y_{t-i} + b_t for lags i = 1 ... p, p <= 4, element by element. Differentiable once, in all three.
+    """y_t = sum_i c_i y_{t-i} + b_t for lags i = 1 ... p <= 4, element by element. Differentiable once, in all three.
 
     b: `[B, T, ...]`, T >= 1. coefficients: lag 1 first, constant `[p, ...]` or `[B, T, p, ...]`, where any axis but p
     may be 1; time 1 is constant. y0: `[B, p, ...]` or `[1, p, ...]`, the p outputs before the first, oldest first.
@@ -34,10 +34,10 @@ def companion_scan(coefficients: Tensor, b: Tensor, y0: Tensor) -> Tensor:
     p = c.shape[2]
     if not 1 <= p <= _LAGS or y0.shape[1] != p:
         raise ValueError(f"c and y0 have the same 1 to {_LAGS} lags, not {shapes(c, b, y0)}")
+    if c.shape[1] not in (1, b.shape[1]):
+        raise ValueError(f"the coefficients have another time than b: {shapes(c, b, y0)}")
     dtype, work = working_dtype(c, b, y0)
     shape = torch.broadcast_shapes(b.shape, c[:, :, 0].shape, y0[:, :1].shape)
-    if shape[1] != b.shape[1]:
-        raise ValueError(f"the coefficients have another time than b: {shapes(c, b, y0)}")
     b, y0 = b.to(work).expand(shape), y0.to(work).expand(shape[:1] + (p,) + shape[2:])
     y: Tensor = _companion_scan(c.to(work), b, y0)
     return y.to(dtype)
@@ -52,7 +52,7 @@ def _tick(gains: tuple[Tensor, ...], drive: Tensor, last: list[Tensor], out: Ten
 
 
 def _run(c: Tensor, b: Tensor, start: Tensor, out: Tensor, reverse: bool) -> None:
-    """The recurrence over b `[B, T, ...]` into `out`, from `start` `[B, p, ...]` (oldest first), or from the far end."""
+    """The recurrence over b `[B, T, ...]` into `out`, from `start` `[B, p, ...]`, oldest first, or reversed."""
     p, constant = c.shape[2], c.shape[1] == 1
     cut = Blocks(b.shape[1], _CONSTANT if constant else _VARYING, reverse)
     last = list(start.unbind(1))[::-1]
@@ -114,17 +114,17 @@ def _matmul(later: Tensor, earlier: Tensor) -> Tensor:
 def _entering(matrix: Tensor, end: Tensor, start: Tensor, reverse: bool) -> Tensor:
     """What enters each block and what leaves the last: `start` `[B, 1, p, ...]`, then s_j = matrix_j s_{j-1} + end_j.
 
-    By doubling, as in scan.py, overflowed products held likewise. Matrices come in float64, a constant one with time 1.
+    By doubling in float64, as in scan.py, overflowed products held likewise. A constant matrix has time 1.
     """
-    s = torch.cat([end, start] if reverse else [start, end], 1)
-    N, width, top = s.shape[1], 1, torch.finfo(s.dtype).max
-    constant = matrix.shape[1] == 1 and N > 2
+    s = torch.cat([end, start] if reverse else [start, end], 1).double()
+    N, width, top = s.shape[1], 1, torch.finfo(torch.float64).max
+    constant = matrix.shape[1] == 1
     while width < N:
-        matrix = matrix.nan_to_num(nan=top, posinf=top, neginf=-top).clamp(-top, top)
+        matrix = matrix.nan_to_num(nan=top)  # infinities become +-top
         early, late = (s[:, width:], s[:, :-width]) if reverse else (s[:, :-width], s[:, width:])
-        gain, new = matrix.to(s.dtype), late
+        new = late
         for i in range(s.shape[2]):
-            new = torch.addcmul(new, gain[:, :, :, i], early[:, :, i : i + 1])
+            new = torch.addcmul(new, matrix[:, :, :, i], early[:, :, i : i + 1])
         late.copy_(new)
         if constant:
             matrix = _matmul(matrix, matrix)
@@ -134,7 +134,7 @@ def _entering(matrix: Tensor, end: Tensor, start: Tensor, reverse: bool) -> Tens
             )
             matrix = _matmul(then, first)
         width *= 2
-    return s
+    return s.to(end.dtype)
 
 
 @torch.library.custom_op("graphspec::companion_scan", mutates_args=())

@@ -23,16 +23,16 @@ _CONSTANT = 32
 def affine_scan(a: Tensor, b: Tensor, y0: Tensor) -> Tensor:
     """y_t = a_t y_{t-1} + b_t, element by element, from y_{-1} = y0. Differentiable once, in all three.
 
-    b: `[B, T, ...]`, T >= 1. a: `[B, T, ...]`, any axis may be 1; with time 1 the gain is constant and the scan cheaper.
+    b: `[B, T, ...]`, T >= 1. a: `[B, T, ...]`, any axis may be 1; with time 1 the gain is constant and costs less.
     y0: `[B, ...]` or `[1, ...]`. Returns `[B, T, ...]` in the common dtype; 16-bit inputs are computed in float32.
     """
     if a.ndim != b.ndim or y0.ndim != b.ndim - 1 or b.ndim < 2 or b.shape[1] < 1:
         raise ValueError(f"a and b are [B, T, ...] and y0 is [B, ...], not {shapes(a, b, y0)}")
+    if a.shape[1] not in (1, b.shape[1]):
+        raise ValueError(f"a has another time than b: {shapes(a, b, y0)}")
     dtype, work = working_dtype(a, b, y0)
     # Only the gain keeps its axes of size 1: a gain shared by rows or channels is multiplied up once for all of them.
     shape = torch.broadcast_shapes(b.shape, a.shape, y0.unsqueeze(1).shape)
-    if shape[1] != b.shape[1]:
-        raise ValueError(f"a has another time than b: {shapes(a, b, y0)}")
     b, y0 = b.to(work).expand(shape), y0.to(work).expand(shape[:1] + shape[2:])
     y: Tensor = _affine_scan(a.to(work), b, y0)
     return y.to(dtype)
@@ -59,7 +59,7 @@ def working_dtype(*operands: Tensor) -> tuple[torch.dtype, torch.dtype]:
 
 
 class Blocks:
-    """How T ticks are cut: `count` whole blocks from the side the scan starts at, then `rest` ticks, below two blocks."""
+    """How T ticks are cut: `count` whole blocks from the side the scan starts at, then `rest` ticks."""
 
     def __init__(self, ticks: int, block: int, reverse: bool) -> None:
         self.ticks, self.block, self.reverse = ticks, block, reverse
@@ -99,7 +99,7 @@ def _run(a: Tensor, b: Tensor, start: Tensor, out: Tensor, reverse: bool) -> Non
         gains, drives = cut.phases(a), cut.phases(b)
         # First pass. The zero that a block starts from meets its first gain: a gain of infinity is not to be forgotten.
         end = torch.addcmul(drives[0], gains[0], b.new_zeros(()))
-        product = a.double() if constant else gains[0].clone()
+        product = a.double() if constant else gains[0].to(torch.float64, copy=True)
         for gain, drive in zip(gains[1:], drives[1:], strict=True):
             torch.addcmul(drive, gain, end, out=end)
             if not constant:
@@ -117,22 +117,23 @@ def _entering(product: Tensor, end: Tensor, start: Tensor, reverse: bool) -> Ten
     """What enters each block and what leaves the last: `start` `[B, 1, ...]`, then y_j = product_j y_{j-1} + end_j.
 
     By doubling (Hillis & Steele 1986): after log2 N additions, sums over windows of 1, 2, 4, ... blocks are sums over
-    all. A constant product comes in float64 with time 1. Products that overflow are held at the largest number: the
-    loop has none, and what is still zero has to stay zero under an unstable gain.
+    all. In float64, as products of many gains near one lose digits that the loop keeps; it is one value in K. Products
+    come in float64 too, a constant one with time 1. Those that overflow are held at the largest number: the loop has
+    none, and what is still zero has to stay zero under an unstable gain.
     """
-    y = torch.cat([end, start] if reverse else [start, end], 1)
-    N, s, top = y.shape[1], 1, torch.finfo(y.dtype).max
-    constant = product.shape[1] == 1 and N > 2
+    y = torch.cat([end, start] if reverse else [start, end], 1).double()
+    N, s, top = y.shape[1], 1, torch.finfo(torch.float64).max
+    constant = product.shape[1] == 1
     while s < N:
         product = product.clamp(-top, top)
         early, late = (y[:, s:], y[:, :-s]) if reverse else (y[:, :-s], y[:, s:])
-        late.copy_(torch.addcmul(late, product.to(y.dtype), early))
+        late.copy_(torch.addcmul(late, product, early))
         if constant:
             product = product.square()
         elif 2 * s < N:
             product = product[:, s:] * product[:, :-s]
         s *= 2
-    return y
+    return y.to(end.dtype)
 
 
 @torch.library.custom_op("graphspec::affine_scan", mutates_args=())
