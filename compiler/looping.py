@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from graphspec.compiler.regions import Region
+from graphspec.declare import Declaration
 from graphspec.graph import Back, Constant, Value
 
 Env = dict[Value, Any]
@@ -27,7 +28,7 @@ class Loop(nn.Module):
         self.region, self.backs = region, backs
         self.modules_of = {v: modules[v] for v in region.members if v.op is not None}
         self.held = nn.ModuleList(self.modules_of.values())
-        self.scan: Any = region.scan.build(None, None) if region.scan is not None else None  # its operands come later
+        self.scan: Any = _solver(region.scan) if region.scan is not None else None
         self.optional = {
             v: {d.name for d in v.op.parsed.operands if d.optional} for v in region.members if v.op is not None
         }
@@ -322,6 +323,11 @@ def _filled(x: Any, shape: tuple[int, ...], like: Tensor) -> Tensor:
     if not isinstance(x, Tensor):
         return like.new_full(shape, float(x))
     return x.expand(torch.broadcast_shapes(x.shape, shape))
+
+
+def _solver(scan: Declaration) -> Any:
+    """The op's module without operands: only its `solve` is used, with what the loop gives it."""
+    return scan.build(*[None] * len(scan.parsed.operands), **{p.name: None for p in scan.parameters})
 
 
 def _joined(each: list[Any]) -> Any:

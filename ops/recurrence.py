@@ -20,16 +20,17 @@ def linear_scan(a, b):
 
 
 @op(
-    "b: float[T, ...] @ r, *c: float[...] -> float[T, ...] @ r",
+    "b: float[T, ...] @ r -> float[T, ...] @ r",
     time="recurrent()",
     spelled="c1*y[t-1] + c2*y[t-2] + b",
-    example="companion_scan(x, 1.2, -0.5)",
+    example="companion_scan(x, gains=[1.2, -0.5])",
 )
-def companion_scan(b, *c):
-    """The recurrence y_t = c_1 * y_{t-1} + c_2 * y_{t-2} + ... + b_t from 0, over up to 4 ticks, as a blocked scan.
+def companion_scan(b, *, gains: list):
+    """The recurrence y_t = g_1 * y_{t-1} + g_2 * y_{t-2} + ... + b_t from 0, as a blocked scan of companion matrices.
 
-    b: float[T, ...]. c: the gains, nearest tick first; numbers, static vectors, or values like b.
+    b: float[T, ...]. gains: up to 4 numbers, nearest tick first. Loops through x[t-2] and the like take gains of any
+    kind, `y: g1 * y[t-1] + g2 * y[t-2] + b`, and run the same way.
     """
     from graphspec.ops.modules.recurrence import CompanionScan
 
-    return CompanionScan(b, *c)
+    return CompanionScan(b, gains)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -56,29 +57,29 @@ class LinearScan(_Recurrence):
 
 
 class CompanionScan(_Recurrence):
-    """b, c_1, c_2, ... -> y with y_t = sum_i c_i y_{t-i} + b_t; `solve` takes the past, too."""
+    """b -> y with y_t = sum_i g_i y_{t-i} + b_t; `solve` takes gains of any kind, and the past."""
 
-    def __init__(self, b: Type | None, *c: Type | None) -> None:
+    def __init__(self, b: Type | None, gains: Sequence[float] | None) -> None:
         super().__init__(b)
-        self.lags = len([t for t in c if t is not None]) or 1
+        self.gains = tuple(gains or (0.0,))
+        if not 1 <= len(self.gains) <= 4 or not all(isinstance(g, (int, float)) for g in self.gains):
+            raise ValueError(f"companion_scan: gains are 1 to 4 numbers, not {list(self.gains)}")
+        self.lags = len(self.gains)
 
     def solve(self, c: Tensor, b: Tensor, before: Tensor) -> Tensor:
         """c `[1 or B, 1 or T, lags, ...]`, b `[B, T, ...]`, before `[B, lags, ...]`, oldest first."""
-        constant = c.shape[0] == 1 and c.shape[1] == 1
-        return companion_scan(c[0, 0] if constant else c.expand(b.shape[0], b.shape[1], *c.shape[2:]), b, before)
+        return companion_scan(c, b, before)
 
-    def forward(self, b: Tensor, *c: Any) -> Tensor:
-        return self.solve(self._gains(b, c), b, b.new_zeros(b.shape[0], self.lags, *b.shape[2:]))
+    def forward(self, b: Tensor) -> Tensor:
+        return self._from(b, b.new_zeros(b.shape[0], self.lags, *b.shape[2:]))
 
-    def step(self, b: Tensor, *c: Any, state: State, prepared: State) -> tuple[Tensor, State]:
-        y = self.solve(self._gains(b, c), b, state["past"])
+    def step(self, b: Tensor, state: State, prepared: State) -> tuple[Tensor, State]:
+        y = self._from(b, state["past"])
         return y, {"past": torch.cat([state["past"], y], 1)[:, -self.lags :].contiguous()}
 
-    def _gains(self, b: Tensor, c: tuple[Any, ...]) -> Tensor:
-        each = [_gain(x, b) for x in c]
-        time = max(x.shape[1] for x in each)
-        rows = max(x.shape[0] for x in each)
-        return torch.stack([x.expand(rows, time, *b.shape[2:]) for x in each], 2)
+    def _from(self, b: Tensor, before: Tensor) -> Tensor:
+        c = torch.stack([b.new_full((1, 1, *[1] * (b.ndim - 2)), g) for g in self.gains], 2)
+        return self.solve(c.expand(1, 1, self.lags, *b.shape[2:]), b, before)
 
 
 def _gain(a: Any, b: Tensor) -> Tensor:
