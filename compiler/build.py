@@ -5,6 +5,9 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Any
 
+from graphspec.compiler import arithmetic
+from graphspec.compiler.arithmetic import evaluate
+from graphspec.compiler.cells import close_cells, declare_cells
 from graphspec.compiler.context import Context
 from graphspec.compiler.entries import read_entries, read_evaluation, views
 from graphspec.compiler.inputs import read_facts, read_inputs, read_type
@@ -18,7 +21,7 @@ from graphspec.declare import Catalogue
 from graphspec.diagnostic import Findings, Related, fail
 from graphspec.document import Entry, Scalar
 from graphspec.document import Mapping as Tree
-from graphspec.expression import Call, Comprehension, Expr, Name, TypeExpr, parse_type
+from graphspec.expression import Call, Comprehension, Expr, IfElse, Name, Nothing, TypeExpr, names, parse_type
 from graphspec.graph import Graph, Input, Value
 
 
@@ -28,11 +31,12 @@ def build(spec: Spec, catalogue: Catalogue, findings: Findings) -> Graph:
     unknown = unknown_calls(spec, catalogue)
     findings.add(*unknown)
     context.elaborator.told = {d.span for d in unknown}
-    _cells(context)
     read_inputs(context)
     context.elaborator.inference.facts = facts = read_facts(context)
     _shared(context)
+    cells = declare_cells(context)
     _values(context)
+    close_cells(context, cells)
     losses = read_terms(context, "losses")
     metrics = read_terms(context, "metrics")
     outputs = read_outputs(context)
@@ -56,17 +60,11 @@ def build(spec: Spec, catalogue: Catalogue, findings: Findings) -> Graph:
         assertions=assertions,
         feeds=tuple(sample.feeds) if sample else (),
         params=spec.home.params,
+        backs=context.elaborator.backs,
     )
     other, made = views(context, graph, outside_training, entries)
     findings.revise(typed(context))
     return replace(graph, entries=made, evaluation=other)
-
-
-def _cells(context: Context) -> None:
-    """Cells are not built yet: their names are poisoned, so that what reads them is not reported, too."""
-    node = context.spec.section("cells")
-    for entry in node.entries if isinstance(node, Tree) else ():
-        context.scope.names[entry.key.text] = POISON
 
 
 # ---- shared ----------------------------------------------------------------------------------------------------------
@@ -90,6 +88,12 @@ def _instances(context: Context, entry: Entry) -> Any:
     ):
         if name in taken:
             fail("GS0224", f"'{name}' is already {what}", entry.key.span)
+    if not (isinstance(entry.value, Tree) and entry.value.get("op") is not None):
+        check_keys(entry.value, ("is", "doc", "freeze"), "an instance")
+    frozen = entry.value.get("freeze") if isinstance(entry.value, Tree) else None
+    if frozen is not None and not (isinstance(frozen, Scalar) and isinstance(frozen.value, bool)):
+        fail("GS0133", "'freeze' is true or false", frozen.span)
+    keeps = isinstance(frozen, Scalar) and frozen.value is True
     expr = value_expression(entry.value)
     scope, elaborator = Scope(context.spec.home), context.elaborator
     if isinstance(expr, Call) and isinstance(expr.function, Name) and expr.function.name == "list":
@@ -100,8 +104,8 @@ def _instances(context: Context, entry: Entry) -> Any:
                 if isinstance(a, Comprehension)
                 else [elaborator.stage(a.value, scope)]
             )
-        return tuple(Instance(f"{name}.{i}", _unchained(s), entry.key.span) for i, s in enumerate(each))
-    return Instance(name, _unchained(elaborator.stage(expr, scope)), entry.key.span)
+        return tuple(Instance(f"{name}.{i}", _unchained(s), entry.key.span, frozen=keeps) for i, s in enumerate(each))
+    return Instance(name, _unchained(elaborator.stage(expr, scope)), entry.key.span, frozen=keeps)
 
 
 def _unchained(stage: Any) -> Any:
@@ -127,14 +131,29 @@ def _values(context: Context) -> None:
     context.findings.add(*order.faults)
     for name in order.circular:
         context.scope.names[name] = POISON
+
+    def make(name: str) -> Any:
+        if name in entries:
+            return _value(context, name, order.expressions[name], entries[name])
+        with context.elaborator.entered(name.replace(".", "_")):  # history inside a loop that was given a name
+            return context.elaborator.value(order.expressions[name], context.scope)
+
     for name in order.names:
-        made = context.attempt(name, _value, context, name, expressions[name], entries[name])
-        if made is not POISON:
-            context.scope.names[name] = made
+        members = order.loops.get(name, (name,))
+        if name in order.loops:
+            done = context.attempt(None, context.elaborator.loop, members, order.expressions, context.scope, make)
+            if done is POISON:
+                context.scope.names |= dict.fromkeys(members, POISON)
+        else:
+            made = context.attempt(name, make, name)
+            if made is not POISON:
+                context.scope.names[name] = made
+        for member in members:
+            made = context.scope.names.get(member, POISON)
             if made is None:
-                context.absent.add(name)
-            else:
-                context.named[name] = made
+                context.absent.add(member)
+            elif made is not POISON and member in entries:
+                context.named[member] = made
 
 
 def _read(context: Context, entry: Entry, expressions: dict[str, Expr]) -> None:
@@ -149,7 +168,12 @@ def _read(context: Context, entry: Entry, expressions: dict[str, Expr]) -> None:
         fail("GS0224", f"'{name}' is already {there}", span, related=[Related("here", where)])
     if name in home.shared:
         fail("GS0224", f"'{name}' is already one of shared:", span)
-    expressions[name] = value_expression(entry.value)
+    expr = value_expression(entry.value)
+    if isinstance(expr, IfElse) and isinstance(expr.otherwise, Nothing) and isinstance(entry.value, Tree):
+        known = all(n.name in home.params for n in names(expr.condition))
+        if known and not arithmetic.truth(evaluate(expr.condition, home.params), expr.condition.span):
+            expr = expr.otherwise  # `when` does not hold: what it would read, a loop for one, is not there either
+    expressions[name] = expr
 
 
 def _value(context: Context, name: str, expr: Expr, entry: Entry) -> Any:

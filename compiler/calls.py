@@ -14,7 +14,7 @@ from graphspec.compiler.stages import BlockStage, Instance, OpStage
 from graphspec.declare import Declaration
 from graphspec.diagnostic import Edit, Fix, Related, fail
 from graphspec.dims import Dim
-from graphspec.graph import Constant, Site, Value
+from graphspec.graph import Back, Constant, Site, Value
 from graphspec.span import Span
 from graphspec.time import everything, pointwise
 from graphspec.types import FLOAT, Type
@@ -66,6 +66,8 @@ class Calls:
         self.values: list[Value] = []
         self._path: list[str] = []
         self._used: dict[tuple[str, ...], dict[str, int]] = {}
+        self._journal: list[tuple[dict[str, int], str]] | None = None  # claims to be undone
+        self.backs: dict[Value, Back] = {}  # loops that are closed, by carry
         self.pads: dict[str, int | float] = {}  # inputs with `pad:`
         self._instances: dict[str, tuple[Value, Any]] = {}
 
@@ -89,7 +91,8 @@ class Calls:
         outside = self._owner
         self._owner = Owner(instance)
         try:
-            yield
+            with self.treated(instance.frozen, ""):
+                yield
         finally:
             self._owner = outside
 
@@ -117,7 +120,23 @@ class Calls:
         """The name, or `name_2` where this scope has it already."""
         used = self._used.setdefault(tuple(self._path), {})
         used[name] = used.get(name, 0) + 1
+        if self._journal is not None:
+            self._journal.append((used, name))
         return name if used[name] == 1 else f"{name}_{used[name]}"
+
+    @contextmanager
+    def tried(self) -> Iterator[None]:
+        """What is made inside leaves no trace: types are found out this way."""
+        outside, count, instances = self._journal, len(self.values), dict(self._instances)
+        self._journal = []
+        try:
+            yield
+        finally:
+            for used, name in self._journal:
+                used[name] -= 1
+            del self.values[count:]
+            self._instances = instances
+            self._journal = outside
 
     def operand(self, value: Any, span: Span) -> Value | Constant:
         if isinstance(value, Value):

@@ -8,9 +8,9 @@ from fractions import Fraction
 from math import ceil, inf
 
 from graphspec.diagnostic import Diagnostic, Edit, Findings, Fix, Related
-from graphspec.graph import Assertion, Constant, Feed, Graph, Site, Value
+from graphspec.graph import Assertion, Back, Constant, Feed, Graph, Site, Value
 from graphspec.span import Span
-from graphspec.time import Reach, delay, excess, join_all, receptive_field, worst_phase
+from graphspec.time import Reach, delay, excess, join_all, receptive_field, window, worst_phase
 
 Table = Mapping[Value, Reach | None]
 
@@ -25,16 +25,39 @@ class Hop:
     added: int | float | Fraction  # source ticks that this hop adds to the look-ahead
 
 
-def reaches(
-    values: Iterable[Value], source: Value, delays: Mapping[Site, int] | None = None
+def reaches(graph: Graph, source: Value, delays: Mapping[Site, int] | None = None) -> dict[Value, Reach | None]:
+    """For each value what it reads of `source`. `delays` tries out extra delays on operands written at these sites.
+
+    What comes back in a loop reads all that was read before: found by going round until nothing changes.
+    """
+    carried: dict[Value, Reach | None] = {}
+    while True:
+        table = _pass(graph.values, source, delays, carried)
+        new = {c: _carried(table, c, graph.backs[c]) for c in graph.backs if c in table}
+        if new == carried:
+            return table
+        carried = new
+
+
+def _carried(table: Table, carry: Value, back: Back) -> Reach | None:
+    reach = table.get(back.source)
+    begins = table.get(back.init) if isinstance(back.init, Value) else None
+    past = None if reach is None else reach.through(window(past=inf, future=-carry.carry))
+    return join_all([past, begins and Reach.unbounded(past.step if past else Fraction(1))])
+
+
+def _pass(
+    values: Iterable[Value], source: Value, delays: Mapping[Site, int] | None, carried: Table
 ) -> dict[Value, Reach | None]:
-    """For each value what it reads of `source`. `delays` tries out extra delays on operands written at these sites."""
     table: dict[Value, Reach | None] = {}
     rate = source.type.rate
     assert rate is not None
     for v in values:
         if v is source:
             table[v] = Reach.source()
+            continue
+        if v.carry:
+            table[v] = carried.get(v)
             continue
         parts: list[Reach] = []
         for i, operand in enumerate(v.operands):
@@ -68,7 +91,7 @@ class TimeTable:
 
 def time_table(graph: Graph) -> TimeTable:
     timed = {n: i.value for n, i in graph.inputs.items() if i.value.type.timed}
-    return TimeTable({name: reaches(graph.values, value) for name, value in timed.items()})
+    return TimeTable({name: reaches(graph, value) for name, value in timed.items()})
 
 
 def prove(graph: Graph, table: TimeTable, findings: Findings) -> None:
@@ -79,15 +102,16 @@ def prove(graph: Graph, table: TimeTable, findings: Findings) -> None:
                 reach = _table(graph, table, source)[a.value]
                 assert reach is not None
                 findings.add(_violation(graph, table, a, source, reach))
-    told = {s.path for a in graph.assertions for s in a.sources if _broken(graph, table, a, s)}
+    told = {s.span for a in graph.assertions for s in a.sources if _broken(graph, table, a, s)}
     for entry in graph.entries.values():
         own = time_table(entry) if entry.feeds else None
         for f in entry.feeds:
             for g in entry.feeds:
-                if own is None or g.source.path in told:
+                if own is None or g.source.span in told:
                     continue  # the same leak, told already
                 reach = own.of[g.source.path].get(f.drawn)
-                if reach is not None and excess(reach, "strict") > 0:
+                # Of another feed the same tick may be heard; the schedule finds an order.
+                if reach is not None and excess(reach, "strict" if f is g else 0) > 0:
                     findings.add(_leak(entry, own, f, g, reach))
 
 
@@ -97,7 +121,7 @@ def _broken(graph: Graph, table: TimeTable, a: Assertion, source: Value) -> bool
 
 
 def _table(graph: Graph, table: TimeTable, source: Value) -> Table:
-    return table.of[source.path] if source.path in table.of and source.is_input else reaches(graph.values, source)
+    return table.of[source.path] if source.path in table.of and source.is_input else reaches(graph, source)
 
 
 def _violation(graph: Graph, table: TimeTable, a: Assertion, source: Value, reach: Reach) -> Diagnostic:
@@ -132,7 +156,7 @@ class _Fault:
 def _told(code: str, opening: str, fault: _Fault, span: Span) -> Diagnostic:
     beyond, reach = fault.beyond, fault.reach
     far = "the whole future" if beyond == inf else f"{beyond} tick{'s' if beyond != 1 else ''} too far ahead"
-    hops = witness(fault.table, fault.value, fault.source, worst_phase(reach, fault.allowed))  # type: ignore[arg-type]
+    hops = witness(fault.graph, fault.table, fault.value, fault.source, worst_phase(reach, fault.allowed))  # type: ignore[arg-type]
     notes = [f"path: {_path(fault.graph, fault.source, hops)}"]
     related = []
     culprit = max(hops, key=lambda h: float(h.added), default=None)
@@ -145,10 +169,13 @@ def _told(code: str, opening: str, fault: _Fault, span: Span) -> Diagnostic:
     return Diagnostic(code, f"{opening} reads {far}", span, related=tuple(related), notes=tuple(notes), fixes=fixes)
 
 
-def witness(table: Table, value: Value, source: Value, k: int) -> list[Hop]:
+def witness(graph: Graph, table: Table, value: Value, source: Value, k: int) -> list[Hop]:
     """The path from `source` to element k of `value` along which the farthest tick is read, source side first."""
     hops: list[Hop] = []
     while value is not source:
+        if value.carry:
+            value, k = graph.backs[value].source, k - value.carry
+            continue
         reach = table[value]
         assert reach is not None
         best: tuple[int | float, int, int] | None = None
@@ -203,7 +230,7 @@ def _fixes(fault: _Fault, hops: list[Hop]) -> list[Fix]:
         return [Fix("use an op that reads the past only along this path")]
     out: list[Fix] = []
     rising = [h for h in hops if h.value.windows[h.index].stride < 1]
-    for h in [*rising[::-1][:1], *hops[:1]]:
+    for h in dict.fromkeys([*rising[::-1][:1], *hops[:1]]):
         operand = h.value.operands[h.index]
         assert isinstance(operand, Value) and operand.type.rate is not None and source.type.rate is not None
         most = max(1, ceil(beyond * operand.type.rate / source.type.rate))
@@ -220,7 +247,7 @@ def _enough(fault: _Fault, site: Site, most: int) -> int | None:
     """The smallest extra delay, up to `most`, with which the assertion holds."""
 
     def holds(n: int) -> bool:
-        tried = reaches(fault.graph.values, fault.source, {site: n})[fault.value]
+        tried = reaches(fault.graph, fault.source, {site: n})[fault.value]
         return tried is None or excess(tried, fault.allowed) <= 0  # type: ignore[arg-type]
 
     if not holds(most):

@@ -65,7 +65,7 @@ def whole(checked: Checked) -> Whole:
     """Count the whole form on one crop. Raises UncountedError."""
     sizes = crop_sizes(checked.graph, checked.settings)
     with _counting() as counter:
-        model = Model(checked)
+        model = Model(checked).requires_grad_(False)
         _ = model.whole
         form = model.forms["whole"]
         given: list[Any] = []
@@ -84,7 +84,7 @@ def tick(checked: Checked, plan: Schedule) -> Tick:
     seen: dict[Value, int] = {}
     alike: dict[Any, int] = {}  # layers that repeat cost the same
     with _counting() as counter:
-        model = Model(checked).entries["sample"]
+        model = Model(checked).requires_grad_(False).entries["sample"]
         for fire in plan.fires:
             v = fire.value
             if v not in seen:  # a value always fires in groups of one size

@@ -14,6 +14,7 @@ from graphspec.compiler import arithmetic
 from graphspec.compiler.arguments import bind, bind_block
 from graphspec.compiler.arithmetic import FUNCTIONS, bindings, describe, is_compile_time
 from graphspec.compiler.calls import MAX_VALUES
+from graphspec.compiler.loops import Loops
 from graphspec.compiler.resolve import Block
 from graphspec.compiler.stages import (
     POISON,
@@ -27,7 +28,6 @@ from graphspec.compiler.stages import (
     Scope,
     Stage,
 )
-from graphspec.compiler.unfold import Unfolding
 from graphspec.declare import Declaration
 from graphspec.diagnostic import Fix, Related, did_you_mean, fail
 from graphspec.expression import (
@@ -55,12 +55,12 @@ from graphspec.expression import (
 )
 from graphspec.graph import Constant, Site, Value
 from graphspec.span import Span
-from graphspec.types import FLOAT, Type
+from graphspec.types import FLOAT, UNKNOWN, Type
 
 MAX_DELAY = 1 << 24  # ticks
 
 
-class Elaborator(Unfolding):
+class Elaborator(Loops):
     """Evaluates expressions; run-time values are made on the way."""
 
     steps: Value | None = None
@@ -139,7 +139,8 @@ class Elaborator(Unfolding):
         fail("GS0216", f"{describe(of)} has no field '{expr.name}'", expr.name_span)
 
     def _history(self, expr: History, scope: Scope) -> Any:
-        of = self.value(expr.of, scope)
+        comes_back = scope.loops.get(expr.of.name) if isinstance(expr.of, Name) else None
+        of = None if comes_back is not None else self.value(expr.of, scope)
         k = self.value(expr.delay, scope)
         if not isinstance(k, int) or isinstance(k, bool) or k < 1:
             fail(
@@ -149,6 +150,10 @@ class Elaborator(Unfolding):
             )
         if k > MAX_DELAY:
             fail("GS0804", f"history of {k} ticks; the limit is {MAX_DELAY}", expr.delay.span)
+        if comes_back is not None:
+            return comes_back.at(k, expr.span)
+        if isinstance(of, Value) and of.type.dtype == UNKNOWN:
+            return of
         if not isinstance(of, Value):
             fail("GS0304", f"{describe(of)} has no history; only values along time do", expr.span)
         if not of.type.timed:

@@ -13,6 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor, fx, nn
 
+from graphspec.compiler.looping import Loop
 from graphspec.diagnostic import Diagnostic, Related, SpecError
 from graphspec.graph import Constant, Graph, Value
 
@@ -37,6 +38,32 @@ class Stepper(nn.Module):
         step: Any = self.module.step
         y, new = step(*flat[: self.inputs], state=state, prepared=prepared, **named)
         return (y, *(new[s] for s in self.states))
+
+
+class LoopStepper(nn.Module):
+    """`Stepper` of a whole region: its results, then its new state."""
+
+    def __init__(self, loop: Loop, wanted: Sequence[Value], states: Sequence[str], prepared: Sequence[str]):
+        super().__init__()
+        self.loop, self.wanted, self.states, self.prepared = loop, tuple(wanted), tuple(states), tuple(prepared)
+
+    def forward(self, *flat: Any) -> tuple[Any, ...]:
+        n = len(self.loop.region.outside)
+        state = dict(zip(self.states, flat[n:], strict=False))
+        prepared = dict(zip(self.prepared, flat[n + len(self.states) :], strict=True))
+        made, new = self.loop.step(*flat[:n], state=state, prepared=prepared, wanted=self.wanted)
+        return (*made, *(new[s] for s in self.states))
+
+
+class WholeLoop(nn.Module):
+    """A region over whole sequences, for those of its values that are read outside."""
+
+    def __init__(self, loop: Loop, wanted: Sequence[Value]):
+        super().__init__()
+        self.loop, self.wanted = loop, tuple(wanted)
+
+    def forward(self, *outside: Any) -> tuple[Any, ...]:
+        return self.loop(*outside, wanted=self.wanted)
 
 
 class InFloat32(nn.Module):
@@ -120,81 +147,161 @@ class _Blame(fx.Interpreter):
 
 
 def emit(
-    graph: Graph, values_of: Sequence[Value], modules: Mapping[Value, nn.Module], targets: list[Value], stepping: bool
+    graph: Graph,
+    values_of: Sequence[Value],
+    modules: Mapping[Value, nn.Module],
+    targets: list[Value],
+    stepping: bool,
+    loops: Sequence[Loop] = (),
 ) -> Form:
     """The targets as one fx module: whole sequences, or (`stepping`) blocks with state and prepared tensors."""
-    values = graph.needed_for(targets)
-    g = fx.Graph()
-    root = nn.Module()
-    inputs = [v for v in values if v.is_input]
-    noises = [v for v in values if v.noise is not None]
-    nodes: dict[Value, fx.Node] = {v: g.placeholder(f"in_{i}") for i, v in enumerate(inputs)}
-    noise = {v: g.placeholder(f"noise_{i}") for i, v in enumerate(noises)}
-    index = {v: i for i, v in enumerate(values_of)}
-    states: list[str] = []
-    prepared: list[str] = []
-    holders: dict[str, fx.Node] = {}
-    slots_of: dict[Value, tuple[list[str], list[str]]] = {}
-    if stepping:
+    return _Emission(graph, values_of, modules, targets, stepping, loops).form()
+
+
+class _Emission:
+    """One fx graph while it is written. `holders` are the placeholders of state (by name) and prepared (`!name`)."""
+
+    def __init__(
+        self,
+        graph: Graph,
+        values_of: Sequence[Value],
+        modules: Mapping[Value, nn.Module],
+        targets: list[Value],
+        stepping: bool,
+        loops: Sequence[Loop],
+    ):
+        self.modules, self.targets, self.stepping, self.loops = modules, targets, stepping, list(loops)
+        self.loop_of = {v: loop for loop in loops for v in loop.results}
+        needed = graph.needed_for(targets)
+        self.values = _ordered(needed, self.loop_of) if loops else needed
+        self.g, self.root = fx.Graph(), nn.Module()
+        self.index = {v: i for i, v in enumerate(values_of)}
+        self.inputs = [v for v in self.values if v.is_input]
+        self.noises = [v for v in self.values if v.noise is not None]
+        self.nodes: dict[Value, fx.Node] = {v: self.g.placeholder(f"in_{i}") for i, v in enumerate(self.inputs)}
+        self.noise = {v: self.g.placeholder(f"noise_{i}") for i, v in enumerate(self.noises)}
+        self.states: list[str] = []
+        self.prepared: list[str] = []
+        self.holders: dict[str, fx.Node] = {}
+        self.slots_of: dict[Value, tuple[list[str], list[str]]] = {}
+        self.new_state: dict[str, fx.Node] = {}
+        self.who: dict[str, Value] = {}
+        if stepping:
+            self._hold_state()
+
+    def form(self) -> Form:
+        emitted: set[Loop] = set()
+        for v in self.values:
+            if v.is_input:
+                continue
+            loop = self.loop_of.get(v)
+            if loop is None:
+                self._value(v)
+            elif loop not in emitted:
+                emitted.add(loop)
+                self._loop(loop)
+        self.g.output(tuple(self.nodes[t] for t in self.targets) + tuple(self.new_state[s] for s in self.states))
+        self.g.lint()
+        module = fx.GraphModule(self.root, self.g)
+        return Form(module, self.inputs, self.noises, self.states, self.prepared, self.who)
+
+    def _hold_state(self) -> None:
         like = torch.empty(0, device="meta")
-        for v in values:
+        for v in self.values:
+            if v.carry:
+                self.states.append(f"{v.path}/past")
             if v.op is None:
                 continue
-            module = modules[v]
+            module = self.modules[v]
             own = sorted(module.init_state(1, like)), _prepared_names(module)  # type: ignore[operator]
-            slots_of[v] = own
-            states += [f"{v.path}/{n}" for n in own[0]]
-            prepared += [f"{v.path}/{n}" for n in own[1]]
-        holders |= {n: g.placeholder(f"state_{i}") for i, n in enumerate(states)}
-        holders |= {f"!{n}": g.placeholder(f"prepared_{i}") for i, n in enumerate(prepared)}
-    new_state: dict[str, fx.Node] = {}
-    who: dict[str, Value] = {}
-    for v in values:
-        if v.is_input:
-            continue
+            self.slots_of[v] = own
+            self.states += [f"{v.path}/{n}" for n in own[0]]
+            self.prepared += [f"{v.path}/{n}" for n in own[1]]
+        self.holders |= {n: self.g.placeholder(f"state_{i}") for i, n in enumerate(self.states)}
+        self.holders |= {f"!{n}": self.g.placeholder(f"prepared_{i}") for i, n in enumerate(self.prepared)}
+
+    def _value(self, v: Value) -> None:
         if v.part is not None:
             whole = v.operands[0]
             assert isinstance(whole, Value) and whole.parts is not None
-            nodes[v] = g.call_function(operator.getitem, (nodes[whole], list(whole.parts).index(v.part)))
-            who[nodes[v].name] = v
-            continue
-        name = f"m{index[v]}"
-        module = modules[v]
+            self._is(v, self.g.call_function(operator.getitem, (self.nodes[whole], list(whole.parts).index(v.part))))
+            return
+        name = f"m{self.index[v]}"
+        module = self.modules[v]
         kept = InFloat32 if "f32" in (v.precision, v.op.precision if v.op else "") else _as_it_is
         optional = {d.name for d in v.op.parsed.operands if d.optional} if v.op else set()
         plain: list[Any] = []
         named: dict[str, Any] = {}
         for o, slot in zip(v.operands, v.slots, strict=True):
-            given = o.value if isinstance(o, Constant) else nodes[o]
+            given = o.value if isinstance(o, Constant) else self.nodes[o]
             if slot in optional:
                 named[slot] = given
             else:
                 plain.append(given)
-        if v in noise:
-            named["noise"] = noise[v]
-        if not stepping:
-            root.add_module(name, kept(module))
-            nodes[v] = g.call_module(name, tuple(plain), named)
+        if v in self.noise:
+            named["noise"] = self.noise[v]
+        states, prepared = self.slots_of.get(v, ([], []))
+        if not states and not prepared:
+            self.root.add_module(name, kept(module))
+            self._is(v, self.g.call_module(name, tuple(plain), named))
+            return
+        self.root.add_module(name, kept(Stepper(module, len(plain), list(named), states, prepared)))
+        flat = [*plain, *named.values(), *(self.holders[f"{v.path}/{s}"] for s in states)]
+        flat += [self.holders[f"!{v.path}/{p}"] for p in prepared]
+        both = self.g.call_module(name, tuple(flat))
+        self.who[both.name] = v
+        self._is(v, self.g.call_function(operator.getitem, (both, 0)))
+        for i, s in enumerate(states):
+            self.new_state[f"{v.path}/{s}"] = self.g.call_function(operator.getitem, (both, i + 1))
+
+    def _loop(self, loop: Loop) -> None:
+        """A region as one node; only what is read outside it comes out."""
+        name = f"loop{self.loops.index(loop)}"
+        read = {o for v in self.values for o in v.values() if self.loop_of.get(v) is not loop}
+        read |= {o for other in self.loops if other is not loop for o in other.region.outside}
+        wanted = [m for m in loop.results if m in read or m in self.targets]
+        flat: list[Any] = [self.nodes[o] for o in loop.region.outside]
+        states: list[str] = []
+        if self.stepping:
+            states = [f"{c.path}/past" for c in loop.region.carries]
+            prepared: list[str] = []
+            for m in loop.region.members:
+                own = self.slots_of.get(m, ([], []))
+                states += [f"{m.path}/{n}" for n in own[0]]
+                prepared += [f"{m.path}/{n}" for n in own[1]]
+            self.root.add_module(name, LoopStepper(loop, wanted, states, prepared))
+            flat += [self.holders[s] for s in states] + [self.holders[f"!{p}"] for p in prepared]
         else:
-            own_states, own_prepared = slots_of[v]
-            if not own_states and not own_prepared:
-                root.add_module(name, kept(module))
-                nodes[v] = g.call_module(name, tuple(plain), named)
+            self.root.add_module(name, WholeLoop(loop, wanted))
+        both = self.g.call_module(name, tuple(flat))
+        self.who[both.name] = loop.region.carries[0]
+        for i, m in enumerate(wanted):
+            self._is(m, self.g.call_function(operator.getitem, (both, i)))
+        for i, s in enumerate(states):
+            self.new_state[s] = self.g.call_function(operator.getitem, (both, len(wanted) + i))
+
+    def _is(self, v: Value, node: fx.Node) -> None:
+        self.nodes[v] = node
+        self.who[node.name] = v
+
+
+def _ordered(values: Sequence[Value], loop_of: Mapping[Value, Loop]) -> list[Value]:
+    """The values so that all a loop reads of others stands before its first value."""
+    order: dict[Value, None] = {}
+    for start in values:
+        stack = [start]
+        while stack:
+            v = stack[-1]
+            loop = loop_of.get(v)
+            needs = loop.region.outside if loop is not None else tuple(v.values())
+            missing = [o for o in needs if o not in order]
+            if v in order or not missing:
+                stack.pop()
+                order |= dict.fromkeys((v,) if loop is None else (*loop.region.carries, *loop.region.members))
             else:
-                stepper = Stepper(module, len(plain), list(named), own_states, own_prepared)
-                root.add_module(name, kept(stepper))
-                flat = [*plain, *named.values()]
-                flat += [holders[f"{v.path}/{s}"] for s in own_states]
-                flat += [holders[f"!{v.path}/{p}"] for p in own_prepared]
-                both = g.call_module(name, tuple(flat))
-                who[both.name] = v
-                nodes[v] = g.call_function(operator.getitem, (both, 0))
-                for i, s in enumerate(own_states):
-                    new_state[f"{v.path}/{s}"] = g.call_function(operator.getitem, (both, i + 1))
-        who[nodes[v].name] = v
-    g.output(tuple(nodes[t] for t in targets) + tuple(new_state[s] for s in states))
-    g.lint()
-    return Form(fx.GraphModule(root, g), inputs, noises, states, prepared, who)
+                stack += missing
+    known = set(values)
+    return [v for v in order if v in known]
 
 
 def _as_it_is(module: nn.Module) -> nn.Module:

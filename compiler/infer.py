@@ -34,7 +34,7 @@ from graphspec.expression import (
     parse_type,
 )
 from graphspec.span import Source, Span
-from graphspec.types import BOOL, FLOAT, INT, DType, Meaning, Type, show_rate
+from graphspec.types import BOOL, FLOAT, INT, UNKNOWN, DType, Meaning, Type, show_rate
 
 NO_SITES: Mapping[str, Any] = {}
 
@@ -70,6 +70,7 @@ class Inference:
     def __init__(self, catalogue: Catalogue, facts: Facts = NO_FACTS):
         self.catalogue = catalogue
         self.facts = facts
+        self.clock: tuple[Dim, Fraction] | None = None  # of the loop whose types are being found out
 
     def results(
         self,
@@ -84,6 +85,9 @@ class Inference:
         sites: where the parameters are written, by name; one that is alone to blame is underlined.
         """
         bound = Bound(dict(params), params=params, sites=sites)
+        given_all = [g for o in operands.values() for g in (o if isinstance(o, tuple) else (o,)) if g is not None]
+        if any(g.type.dtype == UNKNOWN for g in given_all):
+            return self._guessed(op, given_all, params), bound
         for declared in op.parsed.operands:
             given = operands.get(declared.name)
             if given is None:
@@ -122,6 +126,37 @@ class Inference:
         known = ", ".join(f"{n.name} is {bound.values[n.name]}" for n in used)
         told = f"{op.name} needs {condition.span.text}; {known}"
         fail("GS0305", told, _blamed(op, condition, bound.sites, span), related=related)
+
+    def _guessed(self, op: Declaration, given: list[Given], params: Mapping[str, Any]) -> list[tuple[str | None, Type]]:
+        """Results while what comes back in a loop is not known: elementwise ops are like their other operands."""
+        known = [g.type for g in given if g.type.dtype != UNKNOWN and g.type.dims]
+        names: list[str | None] = [n for n, _ in op.parsed.results]
+        if op.parts:
+            names = [n for n in params if op.parameter(n) is None]
+        if not _elementwise(op):
+            return [(n, self._without_operands(op, params, n)) for n in names]
+        if not known:
+            return [(n, Type(UNKNOWN)) for n in names]
+        widest = max(known, key=lambda t: (t.timed, len(t.dims)))
+        dtype = BOOL if op.parsed.results[0][1].name == "bool" else widest.dtype
+        return [(n, Type(FLOAT if dtype.kind == "int" else dtype, widest.dims, widest.rate)) for n in names]
+
+    def _without_operands(self, op: Declaration, params: Mapping[str, Any], part: str | None) -> Type:
+        """What the parameters alone tell, on the loop's clock: `linear(64)` gives [T, 64] whatever it is given."""
+        rule = op.parsed.results[0][1]
+        if self.clock is None or rule.name not in ("float", "any", "f32") or not rule.dims:
+            return Type(UNKNOWN)
+        length, rate = self.clock
+        values = {**params, "part": params.get(part or "")}
+        sizes: list[Dim] = []
+        for d in rule.dims:
+            if isinstance(d, Ellipsis_) or (isinstance(d, Name) and d.name == "T"):
+                sizes.append(length)
+            elif all(isinstance(values.get(n.name), int) for n in _names(d)) and not isinstance(d, Call):
+                sizes.append(Dim.of(evaluate(d, values)))
+            else:
+                return Type(UNKNOWN)
+        return Type(FLOAT, tuple(sizes), rate)
 
     def noise(self, op: Declaration, bound: Bound, span: Span) -> Type | None:
         """The random operand of a call, if it has one."""
@@ -491,8 +526,13 @@ class Inference:
             if len(static.dims) == 1:
                 if timed.dims[1:] and self.facts.same(static.dims[0], timed.dims[-1]):
                     return Type(dtype, timed.dims, timed.rate)
-            elif self._same(static.dims, timed.after_time):
-                return Type(dtype, timed.dims, timed.rate)
+            elif len(static.dims) == len(timed.after_time):
+                pairs = list(zip(static.dims, timed.after_time, strict=True))
+                ones = {i.as_int() == 1 for i, j in pairs if not self.facts.same(i, j)}
+                fits = all(self.facts.same(i, j) or 1 in (i.as_int(), j.as_int()) for i, j in pairs)
+                if fits and len(ones) <= 1:  # only one of the two is stretched
+                    wide = [j if i.as_int() == 1 else i for i, j in pairs]
+                    return Type(dtype, (timed.length, *wide), timed.rate)
             fail(
                 "GS0301",
                 f"{what}: [{_show(static.dims)}] does not fit the axes after time, [{_show(timed.after_time)}]",
@@ -545,6 +585,14 @@ class Inference:
             sizes = self._dim(expr.arguments[0].value, bound, span)
             return sum(sizes)
         return evaluate(expr, bound.values)
+
+
+@cache
+def _elementwise(op: Declaration) -> bool:
+    rule = op.parsed.results[0][1]
+    joins = rule.name == "join" or any(isinstance(d, Call) and d.function.name == "join" for d in rule.dims or ())  # type: ignore[attr-defined]
+    same = len(op.parsed.operands) == 1 and [type(d) for d in rule.dims or ()] == [Ellipsis_]
+    return joins or same
 
 
 @cache

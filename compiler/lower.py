@@ -13,7 +13,9 @@ from typing import Any
 import torch
 from torch import nn
 
+from graphspec.compiler.looping import Loop
 from graphspec.compiler.pipeline import Checked
+from graphspec.compiler.regions import regions
 from graphspec.compiler.running import Running
 from graphspec.declare import Init
 from graphspec.diagnostic import fail
@@ -23,8 +25,8 @@ from graphspec.graph import Graph, Value
 class View(Running):
     """An entry, or the graph outside training: another graph over the model's modules."""
 
-    def __init__(self, graph: Graph, modules_of: dict[Value, nn.Module]):
-        self.lay_out(graph, modules_of)
+    def __init__(self, graph: Graph, modules_of: dict[Value, nn.Module], loops: tuple[Loop, ...]):
+        self.lay_out(graph, modules_of, loops)
 
 
 class Model(Running, nn.Module):
@@ -40,11 +42,16 @@ class Model(Running, nn.Module):
         self.checked = checked
         self.modules_of: dict[Value, nn.Module]  # of Running; nn.Module would call any attribute a tensor
         owners = _Owners()
-        self.lay_out(graph, owners.modules(graph, training=True))  # type: ignore[operator]
-        views = {n: View(g, owners.modules(g, training=False)) for n, g in graph.entries.items()}
+
+        def laid_out(g: Graph, training: bool) -> tuple[Graph, dict[Value, nn.Module], tuple[Loop, ...]]:
+            modules = owners.modules(g, training)
+            return g, modules, tuple(Loop(r, g.backs, modules) for r in regions(g, checked.catalogue))
+
+        self.lay_out(*laid_out(graph, training=True))  # type: ignore[operator]
+        views = {n: View(*laid_out(g, training=False)) for n, g in graph.entries.items()}
         other = graph.evaluation
         self.entries: dict[str, View] = views
-        self._other = View(other, owners.modules(other, training=False)) if other else None
+        self._other = View(*laid_out(other, training=False)) if other else None
         self.ops = nn.ModuleList(owners.of.values())
         self.others = nn.ModuleList(owners.others)  # of views only; they have no weights
         self.owners = list(owners.of)

@@ -10,6 +10,7 @@ from graphspec.compiler.build import build
 from graphspec.compiler.clock import TimeTable, prove, time_table
 from graphspec.compiler.once import once
 from graphspec.compiler.plan import schedule
+from graphspec.compiler.regions import Region, regions
 from graphspec.compiler.resolve import Files, Spec, resolve
 from graphspec.compiler.settings import Settings, read_settings
 from graphspec.declare import Catalogue
@@ -26,6 +27,8 @@ class Checked:
     graph: Graph
     time: TimeTable
     settings: Settings
+    catalogue: Catalogue
+    regions: tuple[Region, ...] = ()  # of its loops
 
 
 def check(
@@ -46,6 +49,7 @@ def check(
     findings.revise(once(spec.document.root))
     findings.stop_on_errors()
     lint(graph)
+    found = regions(graph, catalogue)  # what reads itself, and how it will run
     table = time_table(graph)  # what reads what
     prove(graph, table, findings)
     findings.stop_on_errors()
@@ -56,5 +60,6 @@ def check(
         try:
             schedule(entry)
         except SpecError as error:  # it trains all the same; better told before than after
-            findings.add(*(replace(d, severity="warning") for d in error.diagnostics))
-    return Checked(spec, graph, table, told)
+            findings.add(*(replace(d, severity="warning") if d.code == "GS0190" else d for d in error.diagnostics))
+            findings.stop_on_errors()
+    return Checked(spec, graph, table, told, catalogue, found)

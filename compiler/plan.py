@@ -1,7 +1,9 @@
 """Pass 5, plan: the schedule of sampling. When does each element of each value run, tick by tick (DESIGN 4 and 7)?
 
-Time is counted in half ticks of the fed source: 2k is before source element k is drawn, 2k + 1 after. Element e of a
-value with s ticks per element fires at max(2*floor(e*s), the latest of the elements it consumes): never before its own
+Time is counted in phases of a tick of the fed source. With one feed there are two, before and after its element is
+drawn; where one feed hears another of the same tick (a fine byte its coarse one), there is one more for each that
+waits. Element e of a value with s ticks per element fires at max(phases*floor(e*s), the latest of the elements it
+consumes): never before its own
 time, so that after a whole block every op has consumed exactly what `step` on that block would have.
 """
 
@@ -12,15 +14,17 @@ from dataclasses import dataclass
 from fractions import Fraction
 from math import inf, lcm
 
+from graphspec.compiler.clock import reaches
 from graphspec.diagnostic import Fix, Related, fail
 from graphspec.graph import Constant, Feed, Graph, Value
+from graphspec.time import excess
 
 MAX_BLOCK = 65_536  # ticks
 
 
 @dataclass(frozen=True)
 class Fire:
-    """Run `value` for elements first .. first + count - 1 of the block, at half tick `at`."""
+    """Run `value` for elements first .. first + count - 1 of the block, at phase `at` of the block."""
 
     value: Value
     first: int
@@ -38,6 +42,8 @@ class Schedule:
     elements: Mapping[Value, int]
     fires: tuple[Fire, ...]
     static: tuple[Value, ...]  # computed once, before the first tick
+    phases: int = 2  # of a tick
+    turns: tuple[int, ...] = ()  # for each feed the phase at whose end it is drawn
 
 
 def block_of(values: Sequence[Value], rate: Fraction) -> int:
@@ -80,24 +86,31 @@ def schedule(graph: Graph) -> Schedule:
         fail("GS0804", f"the schedule repeats after {block} ticks; the limit is {MAX_BLOCK}", feeds[0].span)
     elements = {v: int(block * v.type.rate / rate) for v in values if v.type.rate is not None}
     drawn = {f.source: f.drawn for f in feeds}
+    turns = _turns(graph, feeds)
+    turn_of = {f.source: turn for f, turn in zip(feeds, turns, strict=True)}
+    phases = max(turns) + 2
     ready: dict[Value, list[int]] = {}
     fires: list[Fire] = []
     for v in values:
         if not v.type.timed:
             continue
         if v in drawn:
-            ready[v] = [2 * k + 1 for k in range(elements[v])]
+            ready[v] = [phases * k + turn_of[v] + 1 for k in range(elements[v])]
             continue
         step = rate / v.type.rate if v.type.rate is not None else Fraction(1)
+        if v.carry:  # an element of the past is there when its own time begins
+            ready[v] = [phases * (e * step.numerator // step.denominator) for e in range(elements[v])]
+            fires += [Fire(v, e, 1, at) for e, at in enumerate(ready[v])]
+            continue
         group = group_of(v)
         times: list[int] = []
         for first in range(0, elements[v], group):
-            at = 2 * (first * step.numerator // step.denominator)
+            at = phases * (first * step.numerator // step.denominator)
             for i, operand in enumerate(v.operands):
                 if isinstance(operand, Constant) or not operand.type.timed:
                     continue
-                at = max(at, _latest(v, i, operand, first, group, ready[operand], block))
-            if at >= 2 * block:
+                at = max(at, _latest(v, i, operand, first, group, ready[operand], phases * block))
+            if at >= phases * block:
                 fail(
                     "GS0190",
                     f"{v.path} looks ahead of its block while sampling, which is not built yet",
@@ -109,9 +122,37 @@ def schedule(graph: Graph) -> Schedule:
         ready[v] = times
     order = {v: n for n, v in enumerate(values)}
     fires.sort(key=lambda f: (f.at, order[f.value], f.first))
-    _in_time(feeds, ready)
+    _in_time(feeds, ready, phases, turns)
+    for v in values:
+        if v.carry:
+            there = ready[graph.backs[v].source]
+            ago = [(e - v.carry) for e in range(len(there))]
+            made = [there[e % len(there)] + phases * block * (e // len(there)) for e in ago]
+            if any(m > at for m, at in zip(made, ready[v], strict=True)):
+                told = f"sampling the loop of {v.path} needs values ahead of their time, which is not built yet"
+                fail("GS0190", told, v.span)
     static = tuple(v for v in values if not v.type.timed and not v.is_input)
-    return Schedule(block, tuple(values), tuple((f.source, f.drawn) for f in feeds), elements, tuple(fires), static)
+    fed = tuple((f.source, f.drawn) for f in feeds)
+    return Schedule(block, tuple(values), fed, elements, tuple(fires), static, phases, turns)
+
+
+def _turns(graph: Graph, feeds: Sequence[Feed]) -> tuple[int, ...]:
+    """In which phase each feed is drawn: after those whose element of the same tick it hears."""
+    hears = {f: [g for g in feeds if g is not f and _same_tick(graph, f.drawn, g.source)] for f in feeds}
+    turns: dict[Feed, int] = {}
+    while len(turns) < len(feeds):
+        free = [f for f in feeds if f not in turns and all(g in turns for g in hears[f])]
+        if not free:
+            told = " and ".join(f"'{f.source.path}'" for f in feeds if f not in turns)
+            fail("GS0403", f"{told} hear each other in the same tick; one of them must be drawn first", feeds[0].span)
+        turns |= {f: max((turns[g] + 1 for g in hears[f]), default=0) for f in free}
+    return tuple(turns[f] for f in feeds)
+
+
+def _same_tick(graph: Graph, value: Value, source: Value) -> bool:
+    """Does element k of the value read tick k of the source?"""
+    reach = reaches(graph, source).get(value)
+    return reach is not None and excess(reach, "strict") > 0
 
 
 def looks_ahead(values: Sequence[Value]) -> Value | None:
@@ -124,8 +165,8 @@ def looks_ahead(values: Sequence[Value]) -> Value | None:
     return None
 
 
-def _latest(v: Value, i: int, operand: Value, first: int, count: int, ready: list[int], block: int) -> int:
-    """The half tick at which everything that these elements consume of operand i is there."""
+def _latest(v: Value, i: int, operand: Value, first: int, count: int, ready: list[int], period: int) -> int:
+    """The phase at which everything that these elements consume of operand i is there."""
     window = v.windows[i]
     size = len(ready)
     if window.copies:  # a delay: element e is element e - n of the operand
@@ -136,17 +177,17 @@ def _latest(v: Value, i: int, operand: Value, first: int, count: int, ready: lis
         if window.future != inf and (first + count - 1) * n // d + window.future >= b:
             fail("GS0190", f"{v.path} looks ahead; streaming it is not built yet", v.span)
         wanted = range(a, b)
-    return max((ready[e % size] + 2 * block * (e // size) for e in wanted if e >= 0), default=0)
+    return max((ready[e % size] + period * (e // size) for e in wanted if e >= 0), default=0)
 
 
-def _in_time(feeds: Sequence[Feed], ready: Mapping[Value, list[int]]) -> None:
+def _in_time(feeds: Sequence[Feed], ready: Mapping[Value, list[int]], phases: int, turns: Sequence[int]) -> None:
     """What is drawn for tick k must have fired before tick k ends.
 
     The proof of time promises that the inputs are there; but a value that is delayed first and gathered over later
     ticks afterwards would have to run ahead of its own time, which this schedule never does.
     """
-    for f in feeds:
-        late = [k for k, at in enumerate(ready[f.drawn]) if at > 2 * k]
+    for f, turn in zip(feeds, turns, strict=True):
+        late = [k for k, at in enumerate(ready[f.drawn]) if at > phases * k + turn]
         if late:
             fail(
                 "GS0190",

@@ -19,6 +19,7 @@ from graphspec.compiler.diagram import Part, dot, leaves, mermaid, parts
 from graphspec.compiler.lower import Model
 from graphspec.compiler.pipeline import Checked
 from graphspec.compiler.plan import Schedule, schedule
+from graphspec.compiler.regions import told
 from graphspec.diagnostic import SpecError
 from graphspec.excerpt import escaped, shown
 from graphspec.graph import Constant, Graph, Value
@@ -40,6 +41,7 @@ def report(model: Model) -> str:
         _values(model, counted),
         _totals(model),
         _proofs(checked),
+        _loops(checked),
         _schedule(plan, unplanned),
         _cost(checked, plan, counted, uncounted),
     ]
@@ -124,7 +126,7 @@ def _proofs(checked: Checked) -> list[str]:
     for a in checked.graph.assertions:
         for source in a.sources:
             table = checked.time.of.get(source.path) if source.is_input else None
-            reach = (table if table is not None else reaches(checked.graph.values, source)).get(a.value)
+            reach = (table if table is not None else reaches(checked.graph, source)).get(a.value)
             claim = "strictly causal" if a.allowed == "strict" else f"at most {a.allowed} ticks ahead"
             how = "reads nothing of it" if reach is None else _slack(-excess(reach, a.allowed))  # type: ignore[arg-type]
             lines.append(f"proven: {shown(a.name)} is {claim} in {shown(source.path)} ({how})")
@@ -147,13 +149,18 @@ def _plan(graph: Graph) -> tuple[Schedule | None, str]:
         return None, "; ".join(shown(d.message, 200) for d in error.diagnostics)
 
 
+def _loops(checked: Checked) -> list[str]:
+    return ["loops:", *(f"  {shown(told(r), 200)}" for r in checked.regions)] if checked.regions else []
+
+
 def _schedule(plan: Schedule | None, unplanned: str) -> list[str]:
     if plan is None:
         return [f"sampling: {unplanned}"] if unplanned else []
     timed = [v for v in plan.values if v.type.timed and v.op is not None]
     ticks: dict[Value, set[int]] = {}
     for fire in plan.fires:
-        ticks.setdefault(fire.value, set()).add(fire.at // 2)
+        if fire.value.op is not None:
+            ticks.setdefault(fire.value, set()).add(fire.at // plan.phases)
     ran = sum(len(at) for at in ticks.values())
     share = ran / max(1, len(timed) * plan.block)
     lines = [

@@ -30,7 +30,7 @@ from graphspec.excerpt import shown
 from graphspec.expression import Expr, TypeExpr, parse_expression, parse_type, read_names
 from graphspec.span import Source, Span
 
-NOT_BUILT = {"cells"}
+NOT_BUILT: set[str] = set()
 LIBRARY_SECTIONS = {"graphspec", "library", "doc", "use", "params", "blocks"}
 MODEL_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_-]{0,62}\Z")
 DTYPES = ("float", "f32", "int", "bool", "any")
@@ -172,6 +172,8 @@ def resolve(document: Document, files: Files, overrides: Iterable[str] = (), fin
     folder = None
     for text in overrides:
         name, source = split(text)
+        if name.startswith("params.") and name.count(".") == 1:
+            name = name.removeprefix("params.")
         if name == "data":
             folder = source
         elif "." in name:

@@ -11,6 +11,7 @@ from typing import Any
 from torch import Tensor, fx, nn
 
 from graphspec.compiler.emit import Form, emit
+from graphspec.compiler.looping import Loop
 from graphspec.compiler.plan import block_of, looks_ahead
 from graphspec.diagnostic import Diagnostic, SpecError, fail
 from graphspec.graph import Graph, Value
@@ -25,8 +26,10 @@ class Running:
     targets: dict[str, Value]
     forms: dict[Any, Form]
 
-    def lay_out(self, graph: Graph, modules_of: dict[Value, nn.Module]) -> None:
-        self.graph, self.modules_of = graph, modules_of
+    loops: tuple[Loop, ...]
+
+    def lay_out(self, graph: Graph, modules_of: dict[Value, nn.Module], loops: tuple[Loop, ...] = ()) -> None:
+        self.graph, self.modules_of, self.loops = graph, modules_of, loops
         self.values = [v for v in graph.values if v.op is not None]
         self.targets = graph.targets()
         self.forms = {}
@@ -83,7 +86,7 @@ class Running:
         return flat + [(noise or {}).get(v.path) for v in form.noises]
 
     def _emitted(self, targets: list[Value], stepping: bool) -> Form:
-        return emit(self.graph, self.values, self.modules_of, targets, stepping)
+        return emit(self.graph, self.values, self.modules_of, targets, stepping, self.loops)
 
     # ---- the step form ----------------------------------------------------------------------------------------------
 
@@ -118,8 +121,14 @@ class Running:
         return {f"{v.path}/{n}": t for v, m in self.modules_of.items() for n, t in m.prepare().items()}  # type: ignore[operator]
 
     def init_state(self, batch: int, like: Tensor) -> dict[str, Tensor]:
-        """Zero state (or `before`) of every value, flat, by `path/name`."""
-        return {f"{v.path}/{n}": t for v, m in self.modules_of.items() for n, t in m.init_state(batch, like).items()}  # type: ignore[operator]
+        """Zero state (or `before`, or `init`) of every value, flat, by `path/name`."""
+        out = {f"{v.path}/{n}": t for v, m in self.modules_of.items() for n, t in m.init_state(batch, like).items()}  # type: ignore[operator]
+        for loop in self.loops:
+            for c in loop.region.carries:
+                init = self.graph.backs[c].init
+                given = {init: self.evaluate([init], {})[0]} if isinstance(init, Value) else {}
+                out[f"{c.path}/past"] = loop.beginning(c, given, batch, like)
+        return out
 
     def step(
         self,

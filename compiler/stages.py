@@ -30,9 +30,10 @@ class Scope:
     home: Home
     names: dict[str, Any] = field(default_factory=dict)
     spans: dict[str, Span] = field(default_factory=dict)
+    loops: dict[str, Any] = field(default_factory=dict)  # values that come back, by name
 
     def inner(self, bound: Mapping[str, Any]) -> Scope:
-        return Scope(self.home, {**self.names, **bound}, self.spans)
+        return Scope(self.home, {**self.names, **bound}, self.spans, self.loops)
 
     def known(self) -> list[str]:
         return [*self.names, *self.home.params]
@@ -82,6 +83,7 @@ class Instance:
     stage: Any
     span: Span
     sizes: dict[str, Any] = field(default_factory=dict)
+    frozen: bool = False
 
 
 @dataclass(frozen=True, eq=False)

@@ -12,11 +12,12 @@ from graphspec.compiler.calls import MAX_VALUES, Calls
 from graphspec.compiler.copies import MOST, Copies
 from graphspec.compiler.resolve import Block
 from graphspec.compiler.stages import BlockStage, Chain, FaceStage, Instance, OpStage, Repeat, Scope
-from graphspec.compiler.written import dataflow_order
+from graphspec.compiler.written import sorted_by_dataflow
 from graphspec.diagnostic import Fix, Related, SpecError, fail
 from graphspec.dims import Dim, DimError
 from graphspec.expression import Binary, Expr, Name
 from graphspec.graph import Site, Value
+from graphspec.types import UNKNOWN
 
 MAX_NESTING = 64  # blocks inside blocks
 MAX_USES = 2 * MAX_VALUES  # of blocks and repeats: also those that make no value take time
@@ -28,6 +29,9 @@ class Unfolding(Calls):
     unfolded = 0  # blocks and repeats so far
 
     def value(self, expr: Expr, scope: Scope) -> Any:
+        raise NotImplementedError
+
+    def loop(self, members: Any, expressions: Any, scope: Scope, make: Any) -> None:
         raise NotImplementedError
 
     def apply(self, stage: Any, first: Any, site: Site) -> Any:
@@ -134,10 +138,19 @@ class Unfolding(Calls):
                 self._bind_sizes(block, stage, scope)
                 for fact in block.require:
                     self._check_fact(block, fact, scope)
-                graph = dict(block.graph)
-                for name in dataflow_order(graph, "value"):
-                    with self.entered(name):
-                        scope.names[name] = self.value(graph[name], scope)
+                order = sorted_by_dataflow(dict(block.graph), "value")
+                if order.faults:
+                    raise SpecError(*order.faults)
+
+                def make(name: str) -> Any:
+                    with self.entered(name.replace(".", "_")):
+                        return self.value(order.expressions[name], scope)
+
+                for name in order.names:
+                    if name in order.loops:
+                        self.loop(order.loops[name], order.expressions, scope, make)
+                    else:
+                        scope.names[name] = make(name)
                 if isinstance(block.out, tuple):
                     return {name: self.value(e, scope) for name, e in block.out}
                 return self.value(block.out, scope)
@@ -153,6 +166,8 @@ class Unfolding(Calls):
                     fail("GS0203", f"block '{block.name}' needs its input '{declared.name}'", stage.span)
                 continue
             if declared.type is None or declared.type.name == "any" and declared.type.dims is None:
+                continue
+            if isinstance(given, Value) and given.type.dtype == UNKNOWN:
                 continue
             if not isinstance(given, Value):
                 if isinstance(given, (dict, tuple)) or declared.type.dims:

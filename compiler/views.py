@@ -10,7 +10,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 
 from graphspec.diagnostic import Related, fail
-from graphspec.graph import Constant, Feed, Graph, Input, Value
+from graphspec.graph import Back, Constant, Feed, Graph, Input, Value
 from graphspec.span import Span
 
 
@@ -27,8 +27,9 @@ class Swap:
 class Substitution:
     """The values of a view, in dataflow order, made as they are asked for."""
 
-    def __init__(self, swaps: Mapping[Value, Swap]):
-        self.swaps = swaps
+    def __init__(self, swaps: Mapping[Value, Swap], backs: Mapping[Value, Back]):
+        self.swaps, self._backs = swaps, backs
+        self.backs: dict[Value, Back] = {}  # of the view
         self.order: list[Value] = []
         self._made: dict[Value, Value | Constant] = {}
 
@@ -62,6 +63,23 @@ class Substitution:
             self._made[v] = self._make(v, swap)
         return self._made[value]
 
+    def close(self) -> None:
+        """Close the loops of the carries that were met."""
+        done: set[Value] = set()
+        while True:
+            open_ = [c for c in self._backs if c in self._made and c not in done]
+            if not open_:
+                return
+            for c in open_:
+                done.add(c)
+                back, carry = self._backs[c], self._made[c]
+                source = self.of(back.source)
+                init = self.of(back.init) if isinstance(back.init, Value) else back.init
+                assert isinstance(carry, Value) and isinstance(source, Value)
+                self.backs[carry] = replace(
+                    back, source=source, init=init.value if isinstance(init, Constant) else init
+                )
+
     def _needs(self, v: Value, swap: Swap | None) -> list[Value]:
         if swap is None:
             return list(v.values())
@@ -93,7 +111,7 @@ def view(
     graph: Graph, name: str, swaps: Mapping[Value, Swap], targets: Mapping[str, Value], feeds: Iterable[Feed] = ()
 ) -> Graph:
     """The graph that computes the targets (values of `graph`) under the swaps."""
-    made = Substitution(swaps)
+    made = Substitution(swaps, graph.backs)
     found: dict[str, Value] = {}
     for target, value in targets.items():
         there = made.of(value)
@@ -106,6 +124,7 @@ def view(
         source, drawn = made.of(f.source), made.of(f.drawn)
         assert isinstance(source, Value) and isinstance(drawn, Value)
         fed.append(Feed(source, drawn, f.span))
+    made.close()
     inputs = {v.path: graph.inputs.get(v.path) or Input(v) for v in made.order if v.is_input}
     inputs = {
         n: i if i.value in made.order else Input(v)
@@ -126,12 +145,13 @@ def view(
         assertions=(),
         feeds=tuple(fed),
         params=graph.params,
+        backs=made.backs,
     )
 
 
 def evaluation(graph: Graph, swaps: Mapping[Value, Swap]) -> Graph:
     """The whole graph as it is outside training."""
-    made = Substitution(swaps)
+    made = Substitution(swaps, graph.backs)
 
     def of(value: Value) -> Value:
         there = made.of(value)
@@ -148,6 +168,7 @@ def evaluation(graph: Graph, swaps: Mapping[Value, Swap]) -> Graph:
 
     losses, metrics = tuple(map(term, graph.losses)), tuple(map(term, graph.metrics))
     outputs = {n: of(v) for n, v in graph.outputs.items()}
+    made.close()
     return replace(
         graph,
         values=tuple(made.order),
@@ -160,4 +181,5 @@ def evaluation(graph: Graph, swaps: Mapping[Value, Swap]) -> Graph:
         feeds=(),
         entries={},
         evaluation=None,
+        backs=made.backs,
     )

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Mapping, Set
+from dataclasses import dataclass, field, fields, replace
+from typing import Any
 
 from graphspec.diagnostic import Diagnostic, Edit, Fix, Related, SpecError, did_you_mean, fail
 from graphspec.document import Mapping as Tree
@@ -12,6 +13,7 @@ from graphspec.document import Node, Scalar, Sequence
 from graphspec.expression import (
     Argument,
     Call,
+    Comprehension,
     Expr,
     History,
     IfElse,
@@ -51,44 +53,105 @@ def check_name(name: str, span: Span, reserved: Iterable[str] = ("t", "step")) -
 
 @dataclass(frozen=True)
 class Order:
-    """`names`: each behind those its expression reads. `circular`: those in a circle, which `faults` tell."""
+    """`names`: each behind those its expression reads; of a loop only its first name, for which `loops` has the members
+    in the order of one tick. `circular`: those in a circle within a tick, which `faults` tell.
+
+    expressions: those given; inside a loop, history of more than a name (`cat(a, b)[t-1]`) has a name of its own.
+    """
 
     names: list[str]
+    expressions: Mapping[str, Expr]
+    loops: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     circular: frozenset[str] = frozenset()
     faults: tuple[Diagnostic, ...] = ()
 
 
 def dataflow_order(expressions: Mapping[str, Expr], what: str) -> list[str]:
-    """Names so that each stands behind those its expression reads. Raises what is wrong with circles."""
+    """Names so that each stands behind those its expression reads. Any circle is an error."""
     order = sorted_by_dataflow(expressions, what)
     if order.faults:
         raise SpecError(*order.faults)
+    for first, members in order.loops.items():
+        needs = {
+            n: [m.name for m in read_names(expressions[n]) if m.name in members] for n in members if n in expressions
+        }
+        raise SpecError(_circle(_shortest(needs, first), what, expressions, first))
     return order.names
 
 
 def sorted_by_dataflow(expressions: Mapping[str, Expr], what: str) -> Order:
-    """The same, with the circles told apart: a loop through history is legal, and not built yet."""
+    """The order, with loops through history as groups, and circles within a tick as faults."""
     needs = {n: [m.name for m in read_names(e) if m.name in expressions] for n, e in expressions.items()}
     names, circular = _topological(needs)
     if not circular:
-        return Order(names)
-    import networkx  # only errors pay for it
+        return Order(names, expressions)
+    import networkx  # only loops pay for it
 
-    now = {n: [m.name for m in _read_now(expressions[n]) if m.name in circular] for n in circular}
-    faults, looping = [], set()
+    lifted = dict(expressions)
+    faults: list[Diagnostic] = []
+    broken: set[str] = set()
+    loops: dict[str, tuple[str, ...]] = {}
+    home: dict[str, str] = {}  # member of a loop -> its first name
     for members in networkx.strongly_connected_components(_digraph({n: needs[n] for n in circular})):
         if len(members) == 1 and not any(n in needs[n] for n in members):
             continue
-        looping |= members
         first = min(members, key=lambda n: expressions[n].span.start)
-        inside = {n: [m for m in now[n] if m in members] for n in members}
+        inside = {n: [m.name for m in _read_now(expressions[n]) if m.name in members] for n in members}
         instant = set(_topological(inside)[1])
-        start = min(instant, key=lambda n: expressions[n].span.start) if instant else first
-        circle = _shortest(inside if instant else {n: [m for m in needs[n] if m in members] for n in members}, start)
-        faults.append(_circle(circle, bool(instant), what, expressions, first))
-    blocked = {n for n in circular if n not in looping}  # they wait for a loop, and are poisoned with it
-    rest, _ = _topological({n: [m for m in needs[n] if m in blocked] for n in blocked})
-    return Order(names + rest, frozenset(looping), tuple(faults))
+        if instant:
+            start = min(instant, key=lambda n: expressions[n].span.start)
+            faults.append(_circle(_shortest(inside, start), what, expressions, first))
+            broken |= members
+            continue
+        mine = {n: _lift(n, expressions[n], members, lifted) for n in sorted(members, key=list(expressions).index)}
+        for more in mine.values():
+            inside |= {n: [m.name for m in _read_now(lifted[n]) if m.name in members] for n in more}
+        inside = {n: [m.name for m in _read_now(lifted[n]) if m.name in inside] for n in inside}
+        loops[first] = tuple(_topological(inside)[0])
+        home |= dict.fromkeys(members, first)
+    whole = {
+        n: [home.get(m, m) for m in ms if home.get(m, m) != n] for n, ms in needs.items() if n not in home or n in loops
+    }
+    for n, first in home.items():
+        whole[first] += [home.get(m, m) for m in needs[n] if home.get(m, m) != first]
+    order, left = _topological({n: [m for m in ms if m not in broken] for n, ms in whole.items() if n not in broken})
+    assert not left
+    return Order(order, lifted, loops, frozenset(broken), tuple(faults))
+
+
+def _lift(name: str, expr: Expr, members: Set[str], lifted: dict[str, Expr]) -> list[str]:
+    """Give history of an expression of the loop's members a name of its own in `lifted`; the new names."""
+    made: list[str] = []
+
+    def walk(node: Expr) -> Expr:
+        if isinstance(node, History) and not isinstance(node.of, Name):
+            of = walk(node.of)
+            if any(n.name in members for n in read_names(of)):
+                made.append(f"{name}.{len(made)}")
+                lifted[made[-1]] = of
+                of = Name(node.of.span, False, made[-1])
+            return replace(node, of=of)
+        return _mapped(node, walk)
+
+    lifted[name] = walk(expr)
+    return made
+
+
+def _mapped(node: Expr, change: Callable[[Expr], Expr]) -> Expr:
+    """The node with every expression directly inside it changed."""
+
+    def each(item: Any) -> Any:
+        if isinstance(item, Expr):
+            return change(item)
+        if isinstance(item, Argument):
+            return replace(item, value=change(item.value))
+        if isinstance(item, Comprehension):
+            return replace(item, value=change(item.value), over=change(item.over))
+        return tuple(map(each, item)) if isinstance(item, tuple) else item
+
+    found = {f.name: getattr(node, f.name) for f in fields(node)}
+    new = {n: each(v) for n, v in found.items()}
+    return replace(node, **{n: v for n, v in new.items() if v is not found[n]})
 
 
 def _topological(needs: Mapping[str, list[str]]) -> tuple[list[str], set[str]]:
@@ -158,16 +221,16 @@ def _read_now(expr: Expr) -> Iterable[Name]:
         stack.extend(c for c in children(top) if c is not skipped)
 
 
-def _circle(circle: list[str], instant: bool, what: str, expressions: Mapping[str, Expr], first: str) -> Diagnostic:
+def _circle(circle: list[str], what: str, expressions: Mapping[str, Expr], first: str) -> Diagnostic:
     shown = [*circle, circle[0]]
     if len(shown) > 10:
         shown = [*shown[:5], "...", *shown[-4:]]
     path = " -> ".join(reversed(shown))
-    at = expressions[first].span
     related = tuple(Related(f"'{n}' is here", expressions[n].span) for n in shown[1:-1] if n in expressions)
-    if instant:
-        return Diagnostic("GS0405", f"{what}s depend on each other: {path}", at, related=related)
-    return Diagnostic("GS0190", f"the loop {path} through x[t-k] is not built yet", at, related=related)
+    fixes = (Fix("let one of them read the past, as x[t-1]"),) if what == "value" else ()
+    return Diagnostic(
+        "GS0405", f"{what}s depend on each other: {path}", expressions[first].span, related=related, fixes=fixes
+    )
 
 
 # ---- expressions --------------------------------------------------------------------------------------------------

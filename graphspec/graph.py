@@ -51,6 +51,7 @@ class Value:
     windows: tuple[Window, ...] = ()
     noise: Type | None = None
     before: int | float | None = None  # what a delay of it reads before the start
+    carry: int = 0  # k > 0: what another value was k ticks ago; Graph.backs says which
     part: str | None = None  # this is one result of `operands[0]`, an op with several
     parts: Mapping[str, Type] | None = None  # the results of an op with several
     trail: tuple[Span, ...] = ()  # calls of blocks that lead here, outermost first
@@ -66,7 +67,7 @@ class Value:
 
     @property
     def is_input(self) -> bool:
-        return self.op is None and self.part is None
+        return self.op is None and self.part is None and not self.carry
 
     def values(self) -> Iterator[Value]:
         """The operands that are values."""
@@ -119,6 +120,16 @@ class Feed:
 
 
 @dataclass(frozen=True)
+class Back:
+    """The edge that closes a loop: a carry reads `source`, k ticks back; `init` before the start."""
+
+    source: Value
+    init: Value | int | float
+    parallel: bool = False  # the spec requires the loop to run in parallel
+    span: Span | None = None
+
+
+@dataclass(frozen=True)
 class Graph:
     """A whole spec, typed. `values` holds every value in an order in which operands come first."""
 
@@ -134,6 +145,7 @@ class Graph:
     assertions: tuple[Assertion, ...]
     feeds: tuple[Feed, ...]
     params: Mapping[str, Any]
+    backs: Mapping[Value, Back] = field(default_factory=dict)  # by carry
     # Views of this graph: the entries by name (`sample` is one), and what holds outside training where `eval:` differs.
     entries: Mapping[str, Graph] = field(default_factory=dict)
     evaluation: Graph | None = None
@@ -147,7 +159,16 @@ class Graph:
             if v not in wanted:
                 wanted.add(v)
                 stack.extend(v.values())
+                stack.extend(self.carried_from(v))
         return [v for v in self.values if v in wanted]
+
+    def carried_from(self, value: Value) -> Iterator[Value]:
+        """What a carry depends on, which are no operands: the end of its loop, and where it begins."""
+        back = self.backs.get(value) if value.carry else None
+        if back is not None:
+            yield back.source
+            if isinstance(back.init, Value):
+                yield back.init
 
     def targets(self) -> dict[str, Value]:
         """Losses, their masks and weights, metrics and outputs by the name under which they are computed."""
@@ -163,6 +184,9 @@ class Graph:
         for v in self.values:
             if v.is_input:
                 lines.append(f"{v.path} = input: {v.type}")
+                continue
+            if v.carry:
+                lines.append(f"{v.path} = {self.backs[v].source.path}[t-{v.carry}]: {v.type}")
                 continue
             what = f".{v.part}" if v.part else f"{v.op.name}" if v.op else ""
             given = [o.path if isinstance(o, Value) else str(o.value) for o in v.operands]

@@ -25,6 +25,7 @@ class DType:
 FLOAT = DType("float")
 BOOL = DType("bool")
 INT = DType("int")
+UNKNOWN = DType("unknown")  # of what comes back in a loop, while its type is being found out
 
 
 @dataclass(frozen=True)

@@ -62,7 +62,7 @@ def embed_weight(of):
     return Table(of)
 
 
-@op("-> float[shaped(shape)]", weights={"weight": ""}, example="param([16], init=ones) * x")
+@op("-> float[shaped(shape)]", spelled="init: learned", weights={"weight": ""}, example="param([16], init=ones) * x")
 def param(*, shape: list):
     """A learned static value: queries, gains, initial states. `init=` says how it begins; without it, as zeros.
 

@@ -155,6 +155,10 @@ class Sampler:
         self.states: list[Any] = []
         self.slots: dict[Value, int] = {}
         for v in plan.values:
+            if v.carry:
+                self.slots[v] = len(self.states)
+                self.states.append(None)  # filled when static values are known
+                continue
             if v.op is None or not v.type.timed:
                 continue
             module = model.modules_of[v]
@@ -167,8 +171,12 @@ class Sampler:
             noise = {v.path: self._drawn(v, 0, 1)[:, 0] for v in plan.static if v.noise is not None}
             for v in plan.static:
                 self.static[v] = model.evaluate([v], {k.path: x for k, x in self.knobs.items()}, noise)[0]
-        program: list[list[Any]] = [[] for _ in range(2 * plan.block)]
-        played: list[list[tuple[str, Pick]]] = [[] for _ in range(2 * plan.block)]
+        begin = model.init_state(self.rows, self.like)
+        for v, slot in self.slots.items():
+            if v.carry:
+                self.states[slot] = self._past(v, {"past": begin[f"{v.path}/past"]})
+        program: list[list[Any]] = [[] for _ in range(plan.phases * plan.block)]
+        played: list[list[tuple[str, Pick]]] = [[] for _ in range(plan.phases * plan.block)]
         for f in plan.fires:
             made = self._instruction(f, prepared)
             if made is not None:
@@ -176,12 +184,13 @@ class Sampler:
             for name, v in self.played.items():
                 if v is f.value:
                     played[f.at] += [(name, p) for p in self.where[v][f.first : f.first + f.count]]
+        turn_of = {source: turn for (source, _), turn in zip(plan.fed, plan.turns, strict=True)}
         for name, v in self.played.items():
-            if v in fed:
+            if v in turn_of:
                 for k in range(plan.block):
-                    played[2 * k + 1].append((name, self.where[v][k]))
+                    played[plan.phases * k + turn_of[v] + 1].append((name, self.where[v][k]))
         self.program, self.leaving = program, played
-        self.delays = [v for v in plan.values if v in self.slots and _delays(v)]
+        self.delays = [v for v in plan.values if v in self.slots and (v.carry or _delays(v))]
 
     def _register(self) -> Pick:
         self.registers.append(None)
@@ -193,6 +202,14 @@ class Sampler:
             register = len(self.registers) - 1
             picks = [Pick(register, i, 1, f.count == 1) for i in range(f.count)]
             self.where.setdefault(f.value, []).extend(picks)
+
+    def _delayed(self, v: Value) -> tuple[Value, int]:
+        """What a delay or a carry is, and how many ticks ago."""
+        if v.carry:
+            return self.view.graph.backs[v].source, v.carry
+        operand = v.operands[0]
+        assert isinstance(operand, Value)
+        return operand, int(v.windows[0].past)
 
     def _past(self, v: Value, state: dict[str, Tensor]) -> list[Tensor]:
         """A delay's one state tensor [B, k, ...], oldest first, as k elements."""
@@ -219,11 +236,10 @@ class Sampler:
         v = f.value
         if v.part is not None:
             return None  # filled by the op it is a part of
-        if _delays(v):
-            operand = v.operands[0]
-            assert isinstance(operand, Value)
+        if v.carry or _delays(v):
+            operand, past = self._delayed(v)
             register = self.where[v][f.first].register
-            return Delay(register, self.slots[v], f.first, f.count, int(v.windows[0].past), self.where[operand])
+            return Delay(register, self.slots[v], f.first, f.count, past, self.where[operand])
         assert v.op is not None
         optional = {d.name for d in v.op.parsed.operands if d.optional}
         plain, named = [], {}
@@ -276,7 +292,7 @@ class Sampler:
         _, state = model.stream(list(self.slots), {**knobs, **prompt}, state, model.prepare())
         for v, slot in self.slots.items():
             own = {k.split("/", 1)[1]: t for k, t in state.items() if k.startswith(f"{v.path}/")}
-            self.states[slot] = self._past(v, own) if _delays(v) else own
+            self.states[slot] = self._past(v, own) if v.carry or _delays(v) else own
 
     @torch.no_grad()
     def draw(self, ticks: int, tell: Callable[[int], None] = lambda done: None) -> dict[str, Tensor]:
@@ -299,15 +315,16 @@ class Sampler:
         plan = self.plan
         k = self.tick % plan.block
         registers, states = self.registers, self.states
-        for instruction in self.program[2 * k]:
-            instruction.run(registers, states, self._noise_for)
-        made = [(name, pick.of(registers)) for name, pick in self.leaving[2 * k]]
-        for source, drawn in plan.fed:
-            element = forced[source.path] if forced is not None else self.where[drawn][k].of(registers)
-            registers[self.where[source][k].register] = element
-        for instruction in self.program[2 * k + 1]:
-            instruction.run(registers, states, self._noise_for)
-        made += [(name, pick.of(registers)) for name, pick in self.leaving[2 * k + 1]]
+        made = []
+        for phase in range(plan.phases):
+            at = plan.phases * k + phase
+            for instruction in self.program[at]:
+                instruction.run(registers, states, self._noise_for)
+            made += [(name, pick.of(registers)) for name, pick in self.leaving[at]]
+            for (source, drawn), turn in zip(plan.fed, plan.turns, strict=True):
+                if turn == phase:
+                    element = forced[source.path] if forced is not None else self.where[drawn][k].of(registers)
+                    registers[self.where[source][k].register] = element
         if k == plan.block - 1:
             self._next_block()
         self.tick += 1
@@ -315,9 +332,7 @@ class Sampler:
 
     def _next_block(self) -> None:
         for v in self.delays:
-            operand = v.operands[0]
-            assert isinstance(operand, Value)
-            n = int(v.windows[0].past)
+            operand, n = self._delayed(v)
             slot = self.slots[v]
             new = [p.of(self.registers) for p in self.where[operand][-n:]]
             self.states[slot] = [*self.states[slot], *new][-n:]

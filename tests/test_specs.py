@@ -38,7 +38,12 @@ WAVENET = Small(("width=6", "skips=8", "layers=4", "cycle=2"), 48)
 TRANSFORMER = Small(("d=8", "layers=2", "heads=2", "window=8", "bits=4"), 48)
 SAMPLERNN = Small(("d=8", "near=4", "slow=8", "mid=4"), 64)
 CODES = Small(("n_q=3", "K=6", "dim=8", "layers=2", "heads=2"), 24, codes=(3, 6))
+MAMBA = Small(("d=16", "depth=2", "n=4"), 48)
+WAVERNN = Small(("d=16",), 48)
 SMALL = {
+    "filters": Small((), 64),
+    "mamba": MAMBA,
+    "wavernn": WAVERNN,
     "sashimi": SASHIMI,
     "sashimi_small": SASHIMI,
     "sashimi_unet": SASHIMI,
@@ -128,9 +133,10 @@ def test_the_future_is_not_heard(name):
             every = {n: x.expand(ticks, *x.shape[1:]) for n, x in inputs.items()}
             (after,) = view.evaluate([value], {**every, path: changed})
             moved = ((after - before).abs() > 1e-12).flatten(2).any(-1)  # [changed tick, tick of the value]
-            assert claim.allowed == "strict"
-            assert not moved.tril().any(), "the change moves what is at its tick, or before it"
-            assert torch.diagonal(moved, 1).all(), "the tick before is not heard"
+            late = 1 if claim.allowed == "strict" else 0
+            assert claim.allowed in ("strict", 0)
+            assert not moved.tril(late - 1).any(), "the change moves what is at its tick, or before it"
+            assert torch.diagonal(moved, late).all(), "the last tick that may be heard is not"
 
 
 @pytest.mark.parametrize("name", BASES)
@@ -142,6 +148,8 @@ def test_sampled_is_whole(name):
         pytest.skip("it has no sample:")
     view = model.entries["sample"]
     sampler = Sampler(model, 2, seed=0)
+    if len(sampler.plan.fed) > 1:
+        pytest.skip("two feeds in one tick are sampled in test_loops")
     ((source, event),) = sampler.plan.fed
     dist = event.operands[0]
     wave = drawn(view.graph.inputs[source.path], 2, ticks)
@@ -184,7 +192,8 @@ def test_three_updates_at_a_small_size(name, tmp_path):
     run = new_run(str(tmp_path / "run"), checked, name, overrides, 1)
     rows = []
     outcome = train(model, data, run, tell=lambda step, row: rows.append(dict(row)))
-    losses = [row["loss.nll"] for row in rows if "loss.nll" in row]
+    names = [f"loss.{t.name}" for t in model.graph.losses]
+    losses = [sum(row[n] for n in names) for row in rows if names[0] in row]
     assert outcome.step == 3 and len(losses) == 3 and np.isfinite(losses).all() and len(set(losses)) == 3
     graph = model.graph
     trained = {v.weights_path for v in graph.needed_for([t.value for t in graph.losses])}

@@ -25,6 +25,12 @@ _SLOW_AND_SHIFTED = "  y: x |> fold(4) |> linear(64) |> tanh |> shift(1) |> unfo
 _STRICT = "causal:\n  dist: strict\n"
 _FEED = "sample:\n  feed:\n    wave: draw(dist)\n"
 
+_LOOP = "graphspec: 1\nmodel: small\ninputs:\n  x: float[T, 4] @ 100\ngraph:\n  h: 0.9 * h[t-1] + x\noutputs: [h]\n"
+_CELL = (
+    "graphspec: 1\nmodel: small\ninputs:\n  x: float[T, 4] @ 100\ncells:\n  h:\n    type: float[T, 4] @ 100\n"
+    "    next: y\n    require: parallel\ngraph:\n  y: 0.9 * h + x\noutputs: [y]\n"
+)
+
 CODES = (
     Code(
         "GS0401",
@@ -75,5 +81,32 @@ CODES = (
         failing=_spec(_PAST + "  y: x |> tanh\n", "causal:\n  dist: -1\n"),
         passing=_spec(_PAST + "  y: x |> tanh\n", "causal:\n  dist: 0\n"),
         fix="Write strict or a whole number from 0.",
+    ),
+    Code(
+        "GS0407",
+        "what comes back in a loop has no type, or another one",
+        "`h[t-1]` inside the definition of h is h itself, a tick ago, so it goes into the loop as it comes out. Where "
+        "the loop alone does not tell its type (`h: tanh(h[t-1])`), a cell does.",
+        failing=_LOOP.replace("0.9 * h[t-1] + x", "tanh(h[t-1])"),
+        passing=_LOOP,
+        fix="Make it a cell: `cells: {h: {type: float[T, 4] @ 100, next: ...}}`.",
+    ),
+    Code(
+        "GS0408",
+        "a loop changes its rate, or looks ahead",
+        "All values of a loop run at one rate, element by element: a tick needs what the last one left. Pooling and "
+        "look-ahead stand outside of it.",
+        failing=_LOOP.replace("0.9 * h[t-1] + x", "x + (h[t-1] |> conv(4, k=3, centre=true))"),
+        passing=_LOOP,
+        fix="Take what changes the rate or looks ahead out of the loop.",
+    ),
+    Code(
+        "GS0409",
+        "a loop that must run in parallel cannot",
+        "With `require: parallel` a cell says that its loop is affine in what comes back, so that it runs as a scan "
+        "and not tick by tick. The message names what made it otherwise.",
+        failing=_CELL.replace("0.9 * h + x", "tanh(h) + x"),
+        passing=_CELL,
+        fix="Keep what comes back out of the non-linear part, or drop `require: parallel`.",
     ),
 )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable, Sequence
 
 import torch
 import torch.nn.functional as F
@@ -29,6 +30,17 @@ class Linear(Stateless):
 
     def forward(self, x: Tensor) -> Tensor:
         return F.linear(x, self.weight, self.bias)
+
+    @staticmethod
+    def stacked(modules: Sequence[Linear]) -> Callable[[Tensor], tuple[Tensor, ...]]:
+        """Several of them on one operand as one product, for loops that run tick by tick."""
+        weight = torch.cat([m.weight for m in modules])
+        none = all(m.bias is None for m in modules)
+        zero = modules[0].weight.new_zeros
+        each = [m.bias if m.bias is not None else zero(m.weight.shape[0]) for m in modules]
+        bias = None if none else torch.cat(each)
+        sizes = [m.weight.shape[0] for m in modules]
+        return lambda x: F.linear(x, weight, bias).split(sizes, -1)
 
 
 class Embed(Stateless):

@@ -10,6 +10,11 @@ from torch import Tensor
 from graphspec.ops.modules.contract import Stateless
 
 
+def _tensor(x: Tensor | float) -> Tensor:
+    """The count of updates may come as a number."""
+    return x if isinstance(x, Tensor) else torch.tensor(float(x))
+
+
 class Cosine(Stateless):
     """From start at 0 to end at `over`, half a cosine."""
 
@@ -17,7 +22,8 @@ class Cosine(Stateless):
         super().__init__()
         self.start, self.end, self.over = start, end, over
 
-    def forward(self, x: Tensor) -> Tensor:
+    def forward(self, x: Tensor | float) -> Tensor:
+        x = _tensor(x)
         done = (x / self.over).clamp(0, 1)
         return self.end + (self.start - self.end) * 0.5 * (1 + torch.cos(math.pi * done))
 
@@ -29,7 +35,8 @@ class Ramp(Stateless):
         super().__init__()
         self.start, self.end, self.over = start, end, over
 
-    def forward(self, x: Tensor) -> Tensor:
+    def forward(self, x: Tensor | float) -> Tensor:
+        x = _tensor(x)
         return self.start + (self.end - self.start) * (x / self.over).clamp(0, 1)
 
 
@@ -41,7 +48,8 @@ class WarmupCosine(Stateless):
         self.peak, self.warmup = peak, warmup
         self.down = Cosine(peak, floor, max(over - warmup, 1))
 
-    def forward(self, x: Tensor) -> Tensor:
+    def forward(self, x: Tensor | float) -> Tensor:
+        x = _tensor(x)
         rising = self.peak * (x + 1) / max(self.warmup, 1)
         return torch.where(x < self.warmup, rising, self.down(x - self.warmup))
 
@@ -53,5 +61,6 @@ class Exponential(Stateless):
         super().__init__()
         self.start, self.rate, self.over = start, rate, over
 
-    def forward(self, x: Tensor) -> Tensor:
+    def forward(self, x: Tensor | float) -> Tensor:
+        x = _tensor(x)
         return self.start * self.rate ** (x / self.over)

@@ -1,0 +1,47 @@
+"""GS0701 to GS0704: what `graphspec verify` finds on a spec that lints: faults of ours, or of a plugin."""
+
+from graphspec.codes import Code
+
+_SMALL = (
+    "graphspec: 1\nmodel: small\ninputs:\n  x: float[T, 4] @ 100\n"
+    "graph:\n  h: x |> conv(4)\n  y: h |> tanh\noutputs: [y]\n"
+)
+_REPORT = "Report it with the spec, or ask whoever wrote the op; --seed and --ticks make it again."
+
+CODES = (
+    Code(
+        "GS0701",
+        "the two forms disagree",
+        "Whole sequences and steps are one graph, and give the same numbers whatever the chunks. Values are compared "
+        "in dataflow order, so the one named is the first that differs.",
+        failing="",
+        passing=_SMALL,
+        fix=_REPORT,
+    ),
+    Code(
+        "GS0702",
+        "a value hears more than was proven",
+        "A tick of an input was changed, and an element moved that may not hear it: an op reads farther than it "
+        "declares.",
+        failing="",
+        passing=_SMALL,
+        fix=_REPORT,
+    ),
+    Code(
+        "GS0703",
+        "rows of a batch depend on each other",
+        "A row of a batch is what it is alone, and NaN in one never reaches another.",
+        failing="",
+        passing=_SMALL,
+        fix=_REPORT,
+    ),
+    Code(
+        "GS0704",
+        "float32 is too far from float64",
+        "Both compute the same but for rounding. A value that is farther off loses numbers on the way: a difference of "
+        "large ones, or a probability that underflows.",
+        failing="",
+        passing=_SMALL,
+        fix="Look for what cancels; `dtype: f32` of a value keeps it wide under bf16.",
+    ),
+)

@@ -1,0 +1,123 @@
+"""`graphspec verify`: every shipped spec passes at a reduced size, and planted faults are found at the right value."""
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import torch
+from test_specs import BASES, SMALL
+
+from graphspec.__main__ import main
+from graphspec.cli.load import check_spec
+from graphspec.compiler.looping import Loop
+from graphspec.compiler.lower import lower
+from graphspec.diagnostic import SpecError
+from graphspec.ops.modules.attention import BandedAttention
+from graphspec.ops.modules.conv import CausalConv
+from graphspec.ops.modules.dense import Linear
+from graphspec.ops.modules.norm import LayerNorm
+from graphspec.ops.modules.pool import Shift, Unfold
+from graphspec.ops.modules.recurrence import CompanionScan, LinearScan
+from graphspec.ops.modules.recurrent import GRU
+from graphspec.ops.modules.ssm import S4D
+from graphspec.runtime.sample import Sampler
+from graphspec.runtime.verify import verify
+
+torch.set_num_threads(1)
+
+
+def verified(name: str) -> list[str]:
+    model = lower(check_spec(name, SMALL[name].params))
+    return [f.promise for f in verify(model, 48, 0)]
+
+
+@pytest.mark.parametrize("name", BASES)
+def test_a_shipped_spec_is_verified(name: str) -> None:
+    promises = verified(name)
+    assert promises[:5] == ["whole == step == chunks", "gradients", "rows", "time", "float32"]
+    has_sample = "sample" in check_spec(name, SMALL[name].params).graph.entries
+    assert promises[5:] == (["entry sample"] if has_sample else [])
+
+
+def wrapped(method: str, change: Callable[..., Any]) -> Callable[[type], Callable[..., Any]]:
+    """The method of a class with what it returns, or is given, changed."""
+
+    def made(cls: type) -> Callable[..., Any]:
+        right = getattr(cls, method)
+        return lambda self, *a, **k: change(right, self, *a, **k)
+
+    return made
+
+
+def forgets_its_state(right: Any, self: Any, *x: Any, state: Any, prepared: Any, **named: Any) -> Any:
+    y, new = right(self, *x, state=state, prepared=prepared, **named)
+    return y, {n: torch.zeros_like(t) for n, t in new.items()}
+
+
+def keeps_its_state(right: Any, self: Any, *x: Any, state: Any, prepared: Any, **named: Any) -> Any:
+    y, _ = right(self, *x, state=state, prepared=prepared, **named)
+    return y, state
+
+
+def starts_from_zero(right: Any, self: Any, a: Any, b: Any, before: Any) -> Any:
+    return right(self, a, b, torch.zeros_like(before))
+
+
+def looks_ahead(right: Any, self: Any, x: Any, *more: Any, **named: Any) -> Any:
+    y = right(self, x, *more, **named)
+    return torch.cat([y[:, 1:], y[:, -1:]], 1)
+
+
+def mixes_rows(right: Any, self: Any, x: Any, *more: Any, **named: Any) -> Any:
+    y = right(self, x, *more, **named)
+    return y + 0.1 * y.mean(0, keepdim=True)
+
+
+def over_time(right: Any, self: Any, x: Any, *more: Any, **named: Any) -> Any:
+    return right(self, x, *more, **named) + 0.01 * x.mean(1, keepdim=True)
+
+
+def rounds(right: Any, self: Any, x: Any, *more: Any, **named: Any) -> Any:
+    y = right(self, x, *more, **named)
+    return (y * 8).round() / 8 if y.dtype == torch.float32 else y
+
+
+def a_tick_late(right: Any, self: Any, v: Any, first: int, count: int) -> Any:
+    return right(self, v, first, count).flip(0)
+
+
+FAULTS: dict[str, tuple[str, type, str, Any, str, str]] = {
+    "a convolution forgets its past": ("wavenet", CausalConv, "step", forgets_its_state, "GS0701", "conv"),
+    "a convolution never moves on": ("wavenet", CausalConv, "step", keeps_its_state, "GS0701", "conv"),
+    "a delay forgets": ("sashimi_small", Shift, "step", forgets_its_state, "GS0701", "shift"),
+    "a GRU is reset at each chunk": ("samplernn", GRU, "step", forgets_its_state, "GS0701", "gru"),
+    "a state space is reset": ("sashimi_small", S4D, "step", forgets_its_state, "GS0701", "s4d"),
+    "a window of attention forgets": ("transformer", BandedAttention, "step", forgets_its_state, "GS0701", "attention"),
+    "a scan starts from zero": ("filters", LinearScan, "solve", starts_from_zero, "GS0701", "target"),
+    "a biquad starts from zero": ("filters", CompanionScan, "solve", starts_from_zero, "GS0701", "low"),
+    "a loop keeps its past": ("wavernn", Loop, "step", keeps_its_state, "GS0701", "past"),
+    "a convolution looks ahead": ("wavenet", CausalConv, "forward", looks_ahead, "GS0701", "conv"),
+    "pooling looks ahead": ("sashimi_small", Unfold, "forward", looks_ahead, "GS0701", "unfold"),
+    "a norm reads all of time": ("sashimi_small", LayerNorm, "forward", over_time, "GS0701", "layer_norm"),
+    "rows mix": ("transformer", Linear, "forward", mixes_rows, "GS0703", "linear"),
+    "float32 is rounded away": ("wavenet", Linear, "forward", rounds, "GS0704", ""),
+    "the sampler's noise is another row's": ("wavenet", Sampler, "_noise_for", a_tick_late, "GS0701", "sample"),
+}
+
+
+@pytest.mark.parametrize("fault", FAULTS)
+def test_a_planted_fault_is_found_at_its_value(fault: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    spec, owner, method, change, code, name = FAULTS[fault]
+    monkeypatch.setattr(owner, method, wrapped(method, change)(owner))
+    with pytest.raises(SpecError) as caught:
+        verified(spec)
+    (d,) = caught.value.diagnostics
+    assert d.code == code and name in d.message and d.span is not None, d.message
+
+
+def test_the_command_says_what_holds(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["verify", "filters", "--ticks", "32"]) == 0
+    said = capsys.readouterr().out
+    assert said.count("holds: ") == 5 and "saved" not in said
+    assert main(["verify", "filtrs"]) == 1
+    assert "did you mean 'filters'" in capsys.readouterr().err
