@@ -70,7 +70,7 @@ class Loop(nn.Module):
         batch, _, like = self._sizes(outside)
         pasts = {c: self.beginning(c, given, batch, like) for c in self.region.carries}
         if self.region.kind != "sequential":
-            env, _ = self._scanned(given, pasts)
+            env, _ = self._scanned(given, pasts, wanted)
             return tuple(env[v] for v in wanted)
         states = {v: m.init_state(batch, like) for v, m in self.modules_of.items()}  # type: ignore[operator]
         made, _, _ = self._ticked(outside, pasts, states, self._own(self.prepare()), wanted)
@@ -87,7 +87,7 @@ class Loop(nn.Module):
         pasts = {c: state[f"{c.path}/past"] for c in self.region.carries}
         given = dict(zip(self.region.outside, outside, strict=True))
         if self.region.kind != "sequential":
-            env, new = self._scanned(given, pasts)
+            env, new = self._scanned(given, pasts, wanted)
             return tuple(env[v] for v in wanted), {f"{c.path}/past": t for c, t in new.items()}
         made, new, states = self._ticked(outside, pasts, self._own(state), self._own(prepared), wanted)
         out = {f"{c.path}/past": t for c, t in new.items()}
@@ -245,8 +245,10 @@ class Loop(nn.Module):
 
     # ---- as a scan -------------------------------------------------------------------------------------------------
 
-    def _scanned(self, given: Env, pasts: Mapping[Value, Tensor]) -> tuple[Env, dict[Value, Tensor]]:
-        """Coefficients and the rest of the recurrence, its solution, and then every member from it at once."""
+    def _scanned(
+        self, given: Env, pasts: Mapping[Value, Tensor], wanted: Sequence[Value]
+    ) -> tuple[Env, dict[Value, Tensor]]:
+        """Coefficients and the rest of the recurrence, its solution, and from it what else is wanted, all at once."""
         region = self.region
         source = self.backs[region.carries[0]].source
         lags = region.lags
@@ -267,15 +269,29 @@ class Loop(nn.Module):
         else:
             a = _filled(coefficients.get(1, 0.0), (1, 1, *[1] * (len(shape) - 2)), like)
             y = self.scan.solve(a, b, begin[:, 0])
-        env: Env = dict(given)
-        past = torch.cat([begin, y], 1)  # element t + lags is y_t
-        for c in region.carries:
-            first = lags - c.carry
-            env[c] = past[:, first : first + ticks]
-        for v in region.members:
-            env[v] = y if v is source else self._one(v, env, {}, {})
-        last = {c: past[:, past.shape[1] - c.carry :].contiguous() for c in region.carries}
+        env: Env = {**given, source: y}
+        others = self._behind(source, wanted)
+        past = torch.cat([begin, y], 1) if others or ticks < lags else None  # element t + lags is y_t
+        if past is not None:
+            env |= {c: past[:, lags - c.carry : lags - c.carry + ticks] for c in region.carries}
+        for v in others:
+            if not v.carry:
+                env[v] = self._one(v, env, {}, {})
+        ends = y if past is None else past
+        last = {c: ends[:, ends.shape[1] - c.carry :].contiguous() for c in region.carries}
         return env, last
+
+    def _behind(self, source: Value, wanted: Sequence[Value]) -> list[Value]:
+        """The members and carries that are wanted beside the solution, in order."""
+        need: set[Value] = set()
+        stack = [v for v in wanted if v is not source]
+        inside = {*self.region.members, *self.region.carries}
+        while stack:
+            v = stack.pop()
+            if v not in need and v is not source and v in inside:
+                need.add(v)
+                stack.extend(v.values())
+        return [v for v in (*self.region.carries, *self.region.members) if v in need]
 
     def _affine(self, given: Env) -> dict[Value, tuple[dict[int, Any], Any]]:
         """For each member its coefficients by lag, and the rest; numbers, or tensors of the rank of what comes back."""
@@ -300,14 +316,28 @@ def _combined(spelled: str, sides: list[tuple[dict[int, Any], Any]]) -> tuple[di
         return {k: -c for k, c in a.items()}, -x
     (b, y) = sides[1]
     if spelled == "a + b":
-        return {k: a.get(k, 0.0) + b.get(k, 0.0) for k in {*a, *b}}, x + y
+        return {k: _plus(a.get(k, 0.0), b.get(k, 0.0)) for k in {*a, *b}}, _plus(x, y)
     if spelled == "a - b":
-        return {k: a.get(k, 0.0) - b.get(k, 0.0) for k in {*a, *b}}, x - y
+        return {k: _plus(a.get(k, 0.0), -b.get(k, 0.0)) for k in {*a, *b}}, _plus(x, -y)
     if spelled == "a / b":
         return {k: c / y for k, c in a.items()}, x / y
     if a:
-        return {k: c * y for k, c in a.items()}, x * y
-    return {k: c * x for k, c in b.items()}, x * y
+        return {k: _times(c, y) for k, c in a.items()}, _times(x, y)
+    return {k: _times(c, x) for k, c in b.items()}, _times(y, x)
+
+
+def _plus(x: Any, y: Any) -> Any:
+    """The sum; adding a plain 0 costs nothing."""
+    if not isinstance(x, Tensor) and x == 0:
+        return y
+    return x if not isinstance(y, Tensor) and y == 0 else x + y
+
+
+def _times(x: Any, y: Any) -> Any:
+    """The product; by a plain 1 or 0 it costs nothing."""
+    if not isinstance(x, Tensor) and x in (0, 1):
+        return y if x else 0.0
+    return x * y
 
 
 def _lined_up(x: Any, v: Value, rank: int) -> Any:
