@@ -18,6 +18,7 @@ COMMANDS = {
     "verify": "run both forms of a spec against each other, and against what was proven of time",
     "train": "train a spec",
     "eval": "score a run on the held-out recordings, whole",
+    "stream": "sound through a trained model, block by block, with its real-time factor",
     "sample": "make sound with a trained run",
 }
 

@@ -449,4 +449,12 @@ CODES: tuple[Code, ...] = (
         passing=_CLASSES,
         fix="Take longer crops, or make the model hear less.",
     ),
+    Code(
+        "GS0638",
+        "this cannot be streamed",
+        "`graphspec stream` pushes one recording through one output along time, block by block.",
+        failing="",
+        passing=_spec(_GOOD),
+        fix="Name one of the spec's outputs with --value.",
+    ),
 )
