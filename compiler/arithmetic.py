@@ -1,4 +1,7 @@
-"""Compile-time arithmetic: numbers, texts, lists and symbolic sizes. Bounded, and never Python's eval."""
+"""Compile-time arithmetic: numbers, texts, lists and symbolic sizes. Bounded, and never Python's eval.
+
+Long because the operators, the functions and what each says of a wrong operand are one table of the language.
+"""
 
 from __future__ import annotations
 

@@ -9,8 +9,9 @@ from dataclasses import replace
 from typing import Any
 
 from graphspec.compiler.arithmetic import describe, is_number
-from graphspec.compiler.infer import NUMBER_INT, Given, Inference, window_of
+from graphspec.compiler.infer import NUMBER_INT, Given, Inference
 from graphspec.compiler.stages import BlockStage, Instance, OpStage
+from graphspec.compiler.windows import window_of
 from graphspec.declare import Declaration
 from graphspec.diagnostic import Edit, Fix, Related, fail
 from graphspec.dims import Dim

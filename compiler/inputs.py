@@ -7,8 +7,8 @@ from typing import Any
 from graphspec.compiler import arithmetic
 from graphspec.compiler.arithmetic import describe, evaluate, is_number
 from graphspec.compiler.context import Context
-from graphspec.compiler.infer import exact_fraction
 from graphspec.compiler.stages import POISON, PoisonedError
+from graphspec.compiler.windows import exact_fraction
 from graphspec.compiler.written import check_keys, check_name, requirements
 from graphspec.diagnostic import Fix, Related, did_you_mean, fail
 from graphspec.dims import Dim, DimError, Facts

@@ -2,6 +2,7 @@
 
 All of it is a function of the spec and of this version of graphspec: no dates, folders or addresses, so that two
 compilations can be compared by their files. Texts of a spec are untrusted and stand in comments and strings escaped.
+Long by a little: three renderings of one compilation, which would only hand its parts to each other.
 """
 
 from __future__ import annotations

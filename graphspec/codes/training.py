@@ -1,4 +1,7 @@
-"""GS06xx: training and data. What only a run can show (files, checkpoints, numbers that blow up) has no spec text."""
+"""GS06xx: training and data. What only a run can show (files, checkpoints, numbers that blow up) has no spec text.
+
+Long because it is a table: one record a code, nothing between them.
+"""
 
 from graphspec.codes import Code
 
