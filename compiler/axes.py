@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from fractions import Fraction
 
+from graphspec.axes import axes_of
 from graphspec.dims import Dim, Facts
 from graphspec.types import FLOAT, Type
 
@@ -94,7 +95,7 @@ def rearranged(pattern: str, x: Type, sizes: dict[str, int]) -> Type:
     if len(sides) != 2:
         raise Misfit("GS0304", f"rearrange: '{pattern}' is not a pattern such as \"(h c) -> h c\"")
     try:
-        left, right = map(_groups, sides)
+        left, right = map(axes_of, sides)
     except ValueError as error:
         raise Misfit("GS0304", f"rearrange: {error}") from None
     if len(left) != len(x.after_time):
@@ -159,24 +160,3 @@ def shaped(shape: list[int]) -> Type:
     if not all(isinstance(n, int) and not isinstance(n, bool) and n >= 1 for n in shape):
         raise Misfit("GS0306", f"a shape is a list of whole numbers from 1, not {list(shape)}")
     return Type(FLOAT, tuple(Dim.of(n) for n in shape))
-
-
-def _groups(side: str) -> list[tuple[str, ...]]:
-    """`(h c) n` -> [("h", "c"), ("n",)]."""
-    groups: list[tuple[str, ...]] = []
-    inside: list[str] | None = None
-    for word in side.replace("(", " ( ").replace(")", " ) ").split():
-        if word == "(" and inside is None:
-            inside = []
-        elif word == ")" and inside is not None:
-            groups.append(tuple(inside))
-            inside = None
-        elif word != "1" and not word.isidentifier():
-            raise ValueError(f"'{side.strip()}' is not a list of axes such as '(h c) n'")
-        elif inside is None:
-            groups.append(() if word == "1" else (word,))
-        elif word != "1":
-            inside.append(word)
-    if inside is not None:
-        raise ValueError(f"'{side.strip()}' has an open parenthesis")
-    return groups

@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 import torch
 
+from graphspec.axes import axes_of
 from graphspec.cli.load import check_document
 from graphspec.compiler.lower import lower
 from graphspec.diagnostic import SpecError
@@ -20,7 +21,6 @@ from graphspec.ops.modules.axes import (
     OneHot,
     Outer,
     Rearrange,
-    axes_of,
 )
 from graphspec.reader import read_text
 from graphspec.types import FLOAT, Type
