@@ -166,8 +166,8 @@ def _read(context: Context, entry: Entry, expressions: dict[str, Expr]) -> None:
         there = "a param" if name in home.param_spans else "an input"
         where = home.param_spans.get(name) or context.scope.spans[name]
         fail("GS0224", f"'{name}' is already {there}", span, related=[Related("here", where)])
-    if name in home.shared:
-        fail("GS0224", f"'{name}' is already one of shared:", span)
+    if name in home.shared or name in context.cells:
+        fail("GS0224", f"'{name}' is already {'a cell' if name in context.cells else 'one of shared:'}", span)
     expr = value_expression(entry.value)
     if isinstance(expr, IfElse) and isinstance(expr.otherwise, Nothing) and isinstance(entry.value, Tree):
         known = all(n.name in home.params for n in names(expr.condition))

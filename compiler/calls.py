@@ -18,7 +18,7 @@ from graphspec.dims import Dim
 from graphspec.graph import Back, Constant, Site, Value
 from graphspec.span import Span
 from graphspec.time import everything, pointwise
-from graphspec.types import FLOAT, Type
+from graphspec.types import FLOAT, UNKNOWN, Type
 
 MAX_VALUES = 20_000
 
@@ -196,7 +196,8 @@ class Calls:
         if delays and params["before"] is not None:
             results = [(n, _widened(t, params["before"])) for n, t in results]
         owner = "" if self._owner is None else self._owner.claim(op, bound_names.values)
-        noise = self.inference.noise(op, bound_names, span)
+        guessed = any(v.type.dtype == UNKNOWN for v in values)
+        noise = None if guessed else self.inference.noise(op, bound_names, span)
         type_ = results[0][1]
         sizes: dict[str, Any] = {n: v for n, v in bound_names.values.items() if isinstance(v, int)}
         for d in op.parsed.operands:

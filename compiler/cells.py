@@ -32,6 +32,9 @@ def declare_cells(context: Context) -> list[tuple[Entry, Value]]:
 def _declare(context: Context, entry: Entry) -> Value:
     name, tree = entry.key.text, entry.value
     check_name(name, entry.key.span)
+    there = {**context.inputs, **context.symbols, **context.spec.home.params, **context.spec.home.shared}
+    if name in there or name in context.absent or name in context.features:
+        fail("GS0224", f"'{name}' is already an input, a param, a size or one of shared:", entry.key.span)
     if not isinstance(tree, Tree):
         fail("GS0133", f"cell '{name}' is a mapping with type and next", tree.span)
     check_keys(tree, KEYS, "a cell")
@@ -55,6 +58,7 @@ def _declare(context: Context, entry: Entry) -> Value:
     if not type_.timed:
         fail("GS0304", f"cell '{name}' is static; a cell per tick has a rate", written.span)
     carry = context.elaborator.carry(name, type_, 1, entry.key.span)
+    context.cells.add(name)
     context.scope.names[name] = carry
     context.scope.spans[name] = entry.key.span
     return carry

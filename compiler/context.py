@@ -31,6 +31,7 @@ class Context:
         self.inputs: dict[str, Input] = {}
         self.features: dict[str, Entry] = {}  # inputs that are computed unless given
         self.absent: set[str] = set()  # inputs that are not there: removed by `when`, or not given
+        self.cells: set[str] = set()
         self.named: dict[str, Any] = {}
         self.broken = False  # an input's type was refused: names may be missing that are not the reader's fault
 

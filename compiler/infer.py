@@ -137,8 +137,10 @@ class Inference:
         if not known:
             return [(n, Type(UNKNOWN)) for n in names]
         widest = max(known, key=lambda t: (t.timed, len(t.dims)))
-        dtype = BOOL if op.parsed.results[0][1].name == "bool" else widest.dtype
-        return [(n, Type(FLOAT if dtype.kind == "int" else dtype, widest.dims, widest.rate)) for n in names]
+        kinds = [t.dtype for t in known if t.dtype.kind != "bool"] or [widest.dtype]  # a mask says nothing of it
+        dtype = BOOL if op.parsed.results[0][1].name == "bool" else kinds[0]
+        dtype = INT if dtype.kind == "int" and op.spelled else dtype
+        return [(n, Type(dtype, widest.dims, widest.rate)) for n in names]
 
     def _without_operands(self, op: Declaration, params: Mapping[str, Any], part: str | None) -> Type:
         """What the parameters alone tell, on the loop's clock: `linear(64)` gives [T, 64] whatever it is given."""

@@ -36,6 +36,8 @@ class Carried:
 class Loops(Unfolding):
     """Loops through x[t-k], at the top and in blocks."""
 
+    _first_fault: SpecError | None = None  # of the pass that finds out types
+
     def carry(self, name: str, type_: Type, k: int, span: Span) -> Value:
         """A value that is what another was k ticks ago; whoever makes it closes the loop."""
         path = ".".join([*self._path, self.claim(name)])
@@ -57,6 +59,8 @@ class Loops(Unfolding):
             types = self._types(members, spans, types, scope, make)
         self.inference.clock = outside
         unknown = [m for m, t in types.items() if t.dtype == UNKNOWN]
+        if unknown and self._first_fault is not None:
+            raise self._first_fault  # what is wrong inside, rather than that it hides the type
         if unknown:
             fail(
                 "GS0407",
@@ -65,9 +69,13 @@ class Loops(Unfolding):
                 fixes=[Fix("make it a cell, which declares its type: cells: {NAME: {type: ..., next: ...}}")],
             )
         carried = {m: Carried(self, m, t, spans[m]) for m, t in types.items()}
-        scope.loops = {**scope.loops, **carried}
-        for m in members:
-            scope.names[m] = make(m)
+        around = scope.loops
+        scope.loops = {**around, **carried}
+        try:
+            for m in members:
+                scope.names[m] = make(m)
+        finally:
+            scope.loops = around  # outside the loop, x[t-1] is a delay as of any value
         for m, c in carried.items():
             self._close(m, c, scope.names[m], spans[m])
 
@@ -98,11 +106,13 @@ class Loops(Unfolding):
             inner.names,
             {**scope.loops, **{m: Carried(self, m, t, spans[m]) for m, t in types.items()}},
         )
+        self._first_fault = None
         try:
             for m in members:
                 try:
                     made = make(m)
-                except SpecError:  # told by the second pass, if it is one
+                except SpecError as error:  # told by the second pass, if it is one
+                    self._first_fault = self._first_fault or error
                     made = self._add(Value(path=f"#{m}", type=Type(UNKNOWN), span=spans[m]))
                 scope.names[m] = made
                 if m in types and isinstance(made, Value):

@@ -68,9 +68,11 @@ def _region(graph: Graph, carries: list[Value], members: list[Value], catalogue:
     for v in members:
         outside |= {o: None for o in v.values() if o not in inside}
     for c in carries:
-        init = graph.backs[c].init
-        if isinstance(init, Value):
-            outside[init] = None
+        back = graph.backs[c]
+        if back.source not in inside:  # no loop, but a cell that something else fills: a delay
+            outside[back.source] = None
+        if isinstance(back.init, Value):
+            outside[back.init] = None
     _check(carries, members)
     if not any(o.type.timed for o in outside):
         told = f"the loop of '{carries[0].path}' hears nothing along time, so nothing says how long it runs"
@@ -118,6 +120,8 @@ def _check(carries: list[Value], members: list[Value]) -> None:
 
 def _classified(graph: Graph, carries: list[Value], members: list[Value]) -> tuple[str, str, Span | None]:
     sources = {graph.backs[c].source for c in carries}
+    if not members:
+        return "sequential", "as a delay", None
     if len(sources) > 1:
         names = ", ".join(sorted(s.path for s in sources))
         return "sequential", f"because several values come back ({names})", carries[0].span

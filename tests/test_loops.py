@@ -14,6 +14,7 @@ from graphspec.compiler.pipeline import Checked
 from graphspec.diagnostic import SpecError
 from graphspec.reader import read_text
 from graphspec.runtime.sample import Sampler
+from graphspec.runtime.verify import verify
 
 torch.set_num_threads(1)
 HERE = Path(__file__).parent
@@ -220,6 +221,42 @@ def test_refusals_say_where() -> None:
     assert [(c, n) for c, n, _ in untyped] == [("GS0407", 6)]
     leak = refused(f"{HEAD}graph:\n  h: 0.5 * h[t-1] + x\ncausal:\n  h: strict\noutputs: [h]\n")
     assert [(c, n) for c, n, _ in leak] == [("GS0401", 8)]
+
+
+WRONG = {
+    "graph:\n  h: h[t-0] + x\n": "GS0123",
+    "graph:\n  h: h[t-1].a + x\n": "GS0216",
+    "graph:\n  h: h[t-1][t-1] + x\n": "GS0407",
+    "graph:\n  r: split(r.a[t-1], a=1, b=2)\n  h: x + r.b\n": "GS0407",
+    "graph:\n  h: x + (h[t-1] |> dropout(0.5))\n": "GS0190",
+    "graph:\n  c: x + c\n  h: c\n" + CELL.format("init: 0", "x"): "GS0224",
+    "graph:\n  h: x\ncells:\n  x:\n    type: float[T, 3] @ 100\n    next: x\n": "GS0224",
+    "graph:\n  h: c\n" + CELL.format("init: x", "c + x"): "GS0407",
+    "graph:\n  h: c\n" + CELL.format("init: 0", "c"): "GS0190",
+    "graph:\n  h: c\n" + CELL.format("per: update", "c + x"): "GS0190",
+    "graph:\n  h: c\ncells:\n  c: 3\n": "GS0133",
+    "graph:\n  h: c\ncells:\n  c:\n    type: float[T, 3] @ 100\n": "GS0506",
+}
+
+
+@pytest.mark.parametrize("body", WRONG)
+def test_a_mistake_in_a_loop_is_told_once(body: str) -> None:
+    assert {c for c, _, _ in refused(f"{HEAD}{body}outputs: [h]\n")} == {WRONG[body]}
+
+
+RIGHT = {
+    "a delay beside its loop": "graph:\n  u: 0.5 * u[t-2] + x\n  h: u[t-1]\n",
+    "a cell that is no loop": "graph:\n  h: c\n" + CELL.format("init: 0.5", "x"),
+    "several lags in a sum": "graph:\n  h: sum(h[t-i] * 0.2 for i in range(1, 4)) + x\n",
+    "a loop in a block": "blocks:\n  b:\n    in: u\n    graph:\n      y: 0.5 * y[t-1] + u\n    out: y\n"
+    "graph:\n  h: x |> repeat(3, b)\n",
+}
+
+
+@pytest.mark.parametrize("name", RIGHT)
+def test_loops_are_verified(name: str) -> None:
+    m = lower(checked(f"{HEAD}{RIGHT[name]}outputs: [h]\n"))
+    assert [f.promise for f in verify(m, 24, 0)][0] == "whole == step == chunks"
 
 
 def test_a_cell_may_require_a_scan() -> None:
