@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, fx, nn
 
 from graphspec.compiler.looping import Loop
+from graphspec.compiler.taking import ordered
 from graphspec.diagnostic import Diagnostic, Related, SpecError
 from graphspec.graph import Constant, Graph, Value
 
@@ -173,7 +174,7 @@ class _Emission:
         self.modules, self.targets, self.stepping, self.loops = modules, targets, stepping, list(loops)
         self.loop_of = {v: loop for loop in loops for v in loop.results}
         needed = graph.needed_for(targets)
-        self.values = _ordered(needed, self.loop_of) if loops else needed
+        self.values = ordered(needed, {v: loop.region for v, loop in self.loop_of.items()}) if loops else needed
         self.g, self.root = fx.Graph(), nn.Module()
         self.index = {v: i for i, v in enumerate(values_of)}
         self.inputs = [v for v in self.values if v.is_input]
@@ -283,25 +284,6 @@ class _Emission:
     def _is(self, v: Value, node: fx.Node) -> None:
         self.nodes[v] = node
         self.who[node.name] = v
-
-
-def _ordered(values: Sequence[Value], loop_of: Mapping[Value, Loop]) -> list[Value]:
-    """The values so that all a loop reads of others stands before its first value."""
-    order: dict[Value, None] = {}
-    for start in values:
-        stack = [start]
-        while stack:
-            v = stack[-1]
-            loop = loop_of.get(v)
-            needs = loop.region.outside if loop is not None else tuple(v.values())
-            missing = [o for o in needs if o not in order]
-            if v in order or not missing:
-                stack.pop()
-                order |= dict.fromkeys((v,) if loop is None else (*loop.region.carries, *loop.region.members))
-            else:
-                stack += missing
-    known = set(values)
-    return [v for v in order if v in known]
 
 
 def _as_it_is(module: nn.Module) -> nn.Module:

@@ -15,6 +15,7 @@ from fractions import Fraction
 from math import inf, lcm
 
 from graphspec.compiler.clock import reaches
+from graphspec.compiler.taking import group_of
 from graphspec.diagnostic import Fix, Related, fail
 from graphspec.graph import Constant, Feed, Graph, Value
 from graphspec.time import excess
@@ -47,11 +48,12 @@ class Schedule:
 
 
 def block_of(values: Sequence[Value], rate: Fraction) -> int:
-    """The smallest number of ticks of `rate` that is a whole number of elements of every value."""
+    """The smallest number of ticks of `rate` that is a whole number of every value's elements, and of their groups."""
     out = 1
     for v in values:
         if v.type.rate is not None:
-            out = lcm(out, (rate / v.type.rate).numerator)
+            together = lcm(1, *(w.group for w in v.windows))
+            out = lcm(out, (together * rate / v.type.rate).numerator)
     return out
 
 
@@ -59,11 +61,6 @@ def consumed(value: Value, i: int, first: int, count: int) -> tuple[int, int]:
     """The elements of operand i that elements first .. first+count-1 of the value consume, as (first, end)."""
     n, d = value.windows[i].stride.numerator, value.windows[i].stride.denominator
     return -(-first * n // d), -(-(first + count) * n // d)  # rounded up
-
-
-def group_of(value: Value) -> int:
-    """How many elements come out at once: p for an op that turns one element into p."""
-    return lcm(*(w.stride.denominator for w in value.windows)) if value.windows else 1
 
 
 def schedule(graph: Graph) -> Schedule:
@@ -160,7 +157,8 @@ def looks_ahead(values: Sequence[Value]) -> Value | None:
     for v in values:
         for w, o in zip(v.windows, v.operands, strict=True):
             if isinstance(o, Value) and o.type.timed and v.type.timed:
-                if any(w.reads(k)[1] >= (k + 1) * w.stride for k in range(w.stride.denominator)):
+                group = group_of(v)
+                if any(w.reads(k)[1] >= group * w.stride for k in range(group)):
                     return v
     return None
 

@@ -111,7 +111,7 @@ def _check(carries: list[Value], members: list[Value]) -> None:
     inside = {*carries, *members}
     for v in members:
         for w, o in zip(v.windows, v.operands, strict=True):
-            if isinstance(o, Value) and o in inside and (w.future > 0 or w.stride != 1):
+            if isinstance(o, Value) and o in inside and (w.future > 0 or w.stride != 1 or w.group != 1):
                 fail("GS0408", f"{v.path} looks ahead inside a loop", v.span, related=[Related("the loop", first.span)])
 
 

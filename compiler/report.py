@@ -380,7 +380,8 @@ def _type(type_: Type) -> dict[str, Any]:
 
 def _window(window: Window) -> dict[str, Any]:
     ends = {"past": _plain(window.past), "future": _plain(window.future)}
-    return {"stride": str(window.stride), **ends, "copies": window.copies}
+    group = {"group": window.group} if window.group > 1 else {}
+    return {"stride": str(window.stride), **ends, "copies": window.copies, **group}
 
 
 def _plain(value: Any) -> Any:

@@ -11,6 +11,7 @@ from typing import Any
 from torch import Tensor, fx, nn
 
 from graphspec.compiler.emit import Form, emit
+from graphspec.compiler.flow import Flow
 from graphspec.compiler.looping import Loop
 from graphspec.compiler.plan import block_of, looks_ahead
 from graphspec.diagnostic import Diagnostic, SpecError, fail
@@ -25,7 +26,7 @@ class Running:
     modules_of: dict[Value, nn.Module]
     targets: dict[str, Value]
     forms: dict[Any, Form]
-
+    flows: dict[Any, Flow]
     loops: tuple[Loop, ...]
 
     def lay_out(self, graph: Graph, modules_of: dict[Value, nn.Module], loops: tuple[Loop, ...] = ()) -> None:
@@ -33,6 +34,7 @@ class Running:
         self.values = [v for v in graph.values if v.op is not None]
         self.targets = graph.targets()
         self.forms = {}
+        self.flows = {}
 
     @property
     def whole(self) -> fx.GraphModule:
@@ -90,6 +92,13 @@ class Running:
 
     # ---- the step form ----------------------------------------------------------------------------------------------
 
+    def flow(self, targets: Sequence[Value]) -> Flow:
+        """Timed values as a stream, which may look ahead. Raises SpecError GS0640 where one reads all of time."""
+        key = ("flow", tuple(targets))
+        if key not in self.flows:
+            self.flows[key] = Flow(self.graph, self.modules_of, self.loops, targets)
+        return self.flows[key]
+
     @property
     def block(self) -> int:
         """A step takes a multiple of so many ticks of the fastest input."""
@@ -120,13 +129,15 @@ class Running:
         """Pure function of the weights, once per sampling."""
         return {f"{v.path}/{n}": t for v, m in self.modules_of.items() for n, t in m.prepare().items()}  # type: ignore[operator]
 
-    def init_state(self, batch: int, like: Tensor) -> dict[str, Tensor]:
-        """Zero state (or `before`, or `init`) of every value, flat, by `path/name`."""
+    def init_state(
+        self, batch: int, like: Tensor, inputs: Mapping[str, Tensor | float] | None = None
+    ) -> dict[str, Tensor]:
+        """Zero state (or `before`, or `init`) of every value, flat, by `path/name`; inputs: what an init is made of."""
         out = {f"{v.path}/{n}": t for v, m in self.modules_of.items() for n, t in m.init_state(batch, like).items()}  # type: ignore[operator]
         for loop in self.loops:
             for c in loop.region.carries:
                 init = self.graph.backs[c].init
-                given = {init: self.evaluate([init], {})[0]} if isinstance(init, Value) else {}
+                given = {init: self.evaluate([init], inputs or {})[0]} if isinstance(init, Value) else {}
                 out[f"{c.path}/past"] = loop.beginning(c, given, batch, like)
         return out
 

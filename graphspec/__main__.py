@@ -15,6 +15,7 @@ COMMANDS = {
     "resolve": "the spec with all that it extends; --why KEY tells where a value comes from",
     "explain": "what a diagnostic code means, with an example",
     "schema": "the JSON Schema of specs, for editors",
+    "latency": "how late a stream of it is, where that comes from, and what would save most",
     "verify": "run both forms of a spec against each other, and against what was proven of time",
     "train": "train a spec",
     "eval": "score a run on the held-out recordings, whole",
@@ -22,7 +23,7 @@ COMMANDS = {
     "sample": "make sound with a trained run",
 }
 
-SHORT = ("lint", "draw", "resolve", "explain", "schema")
+SHORT = ("lint", "draw", "resolve", "explain", "schema", "latency")
 
 
 def main(argv: list[str] | None = None) -> int:

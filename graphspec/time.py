@@ -48,7 +48,8 @@ class Window:
     """Element k of an op's result reads elements floor(k*stride) - past .. floor(k*stride) + future of this operand.
 
     stride: operand elements per result element. past, future: whole numbers, or inf; negative ones read only away
-    from the element. copies: the result is one operand element, unchanged (a delay).
+    from the element. copies: the result is one operand element, unchanged (a delay). group: so many results, from a
+    multiple of it on, come out together, and each is as late as the last of them.
 
     >>> window(past=6, future=1).reads(10), fold(4).reads(2), unfold(4).reads(9), delay(3).reads(0)
     ((4, 11), (8, 11), (2, 2), (-3, -3))
@@ -58,6 +59,7 @@ class Window:
     past: Ticks = 0
     future: Ticks = 0
     copies: bool = False
+    group: int = 1
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "stride", Fraction(self.stride))
@@ -72,8 +74,9 @@ class Window:
 
     def reads(self, k: int) -> tuple[Ticks, Ticks]:
         """The first and last operand element that element k reads."""
-        start = k * self.stride.numerator // self.stride.denominator
-        return start - self.past, start + self.future
+        n, d = self.stride.numerator, self.stride.denominator
+        first = k // self.group * self.group
+        return first * n // d - self.past, (first + self.group - 1) * n // d + self.future
 
 
 def pointwise() -> Window:
@@ -86,9 +89,9 @@ def delay(n: int) -> Window:
     return Window(past=n, future=-n, copies=True)
 
 
-def window(past: Ticks, future: Ticks = 0, stride: Fraction | int = 1) -> Window:
-    """A convolution, a frame, a look-ahead."""
-    return Window(Fraction(stride), past, future)
+def window(past: Ticks, future: Ticks = 0, stride: Fraction | int = 1, group: int = 1) -> Window:
+    """A convolution, a frame, a look-ahead, a group of elements that read each other."""
+    return Window(Fraction(stride), past, future, group=group)
 
 
 def fold(p: int) -> Window:
@@ -152,15 +155,15 @@ class Reach:
 
     def through(self, window: Window) -> Reach:
         """The reach of the result of an op that reads this value through `window`."""
-        if window.stride == 1 and self.monotone:
+        if window.stride == 1 and window.group == 1 and self.monotone:
             return self._moved(window)
         a, b = window.stride.numerator, window.stride.denominator
         step, operand = self.step * window.stride, self
-        # The result repeats after `period` elements: a whole number of the operand's periods.
-        period = b * operand.period // gcd(a, b * operand.period)
+        # The result repeats after `period` elements: a whole number of the operand's periods, and of groups.
+        period = lcm(b * operand.period // gcd(a, b * operand.period), window.group)
         if period > PERIOD_CAP:
             operand = self.folded()
-            period = b * operand.period // gcd(a, b * operand.period)
+            period = lcm(b * operand.period // gcd(a, b * operand.period), window.group)
         if period > TABLE_LIMIT:
             return Reach.unbounded(step)
         spans = [window.reads(k) for k in range(period)]

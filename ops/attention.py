@@ -11,7 +11,8 @@ from graphspec.declare import op
     time={
         "x": "pointwise() if context != none"
         " else window(past=window-1) if window > 0"
-        " else window(past=chunk-1, future=0 if causal else chunk-1) if chunk > 0"
+        " else window(past=chunk-1) if chunk > 0 and causal"
+        " else window(past=0, group=chunk) if chunk > 0"
         " else recurrent() if causal else everything()",
         "context": "everything()",
     },

@@ -32,7 +32,7 @@ def conv(
     result. groups: into how many equal parts channels and units are split, each convolved by itself; as many as
     channels is a depthwise convolution.
     centre: the taps' centre is the group's, with e = (k-1)*dilation + 1 - stride excess ticks, of which e//2 are ahead
-    and the rest behind; zeros after the end too. It then looks ahead, and does not stream unless e is 0 or 1.
+    and the rest behind; zeros after the end too. It then looks ahead, and streams so much later.
     Weights `weight` [units, c/groups, k] (oldest tap first) and `bias` [units], uniform in +-1/sqrt(k*c/groups)
     (torch's default).
     """

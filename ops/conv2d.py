@@ -18,8 +18,8 @@ def conv2d(x, *, units: int, k: int = 3, stride: int = 1, causal: bool = False, 
     axis, reads its own group of `stride` and k - stride excess elements, (k - stride)//2 of them after the group and
     the rest before: torch's padding (k-1)//2 at strides 1 and 2.
     units: output channels. k: taps along either axis, at least stride. stride: elements per result, of either axis.
-    causal: along time all of the excess lies before; otherwise it looks ahead and does not stream, unless k - stride
-    is 0 or 1. bias: whether one is added.
+    causal: along time all of the excess lies before; otherwise it looks ahead, and streams so much later. bias: whether
+    one is added.
     Weights `weight` [units, c, k, k] (time, then frequency) and `bias` [units], uniform in +-1/sqrt(c*k*k) (torch's
     default).
     """

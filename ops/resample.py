@@ -16,7 +16,7 @@ def upsample(x, *, factor: int, method: Literal["hold", "linear", "window"] = "h
     x: float[T, ...] @ r -> float[T*factor, ...] @ r*factor. factor: result ticks per tick of x.
     method: `hold` repeats a tick. `linear` goes straight to the next one. `window` goes there along half a cosine,
     which is adding up Hann windows of 2*factor ticks at the ticks of x (DDSP, Engel et al. 2020, for amplitudes).
-    The last tick is held. `linear` and `window` look one tick of x ahead, so they do not stream.
+    The last tick is held. `linear` and `window` look one tick of x ahead, and stream so much later.
     """
     from graphspec.ops.modules.resample import Hold, Interpolate
 
@@ -52,7 +52,7 @@ def resample(x, *, up: int, down: int, zeros: int = 64):
     x: float[T, ...] @ r -> float[T*up/down, ...] @ r*up/down; tick k of the result stands at tick k*down/up of x.
     up, down: the ratio of the rates; 160 and 441 take 44.1 kHz to 16 kHz. zeros: zero crossings of the sinc on either
     side, under a Kaiser window of 90 dB. It passes up to 1 - 5.7/zeros of the lower rate's half and stops from there.
-    It looks ahead as far as back, so it does not stream.
+    It looks ahead as far as back, and streams so much later.
     """
     from graphspec.ops.modules.resample import Resample
 

@@ -1,8 +1,8 @@
 """Short-time spectra of one channel, as features and for losses: STFT, magnitude, log mel bands, MFCC.
 
 A frame is n_fft samples under a periodic Hann window, zeros where it reaches beyond the ends; a frame comes every hop
-samples. Where it lies is its framing: `same` centres frame k on sample k*hop (a look-ahead of n_fft/2 - 1 samples, so
-it does not stream unless the hop is as long), `causal` ends it with its own hop, at sample (k+1)*hop - 1.
+samples. Where it lies is its framing: `same` centres frame k on sample k*hop (a look-ahead of n_fft/2 - 1 samples, by
+which it streams later), `causal` ends it with its own hop, at sample (k+1)*hop - 1.
 """
 
 from typing import Literal

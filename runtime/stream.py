@@ -1,31 +1,43 @@
-"""A model run block by block: any number of samples in, what they settle out; an explicit state of constant size.
+"""A model run as a stream: any number of samples in, what they settle out, with its exact latency; a state of its own.
 
-For graphs that look nowhere ahead, so nothing is late but what a whole step waits for (a pool of 16 takes 16 ticks).
+The state is all there is: kept and given to another stream of the same values, that one goes on from there.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
+from fractions import Fraction
+from typing import Any
 
 import torch
 from torch import Tensor
 
+from graphspec.compiler.flow import Flow
+from graphspec.compiler.latency import Plan, plan
 from graphspec.compiler.plan import block_of
 from graphspec.compiler.running import Running
+from graphspec.compiler.taking import begun
 from graphspec.diagnostic import did_you_mean, fail
 from graphspec.graph import Value
+from graphspec.runtime.chance import drawn
 
 
 class Stream:
-    """`push` takes `[B, n, C]` of the one timed input, any n, and gives what became known of each value.
+    """`push` takes `[B, n, C]` of each input along time, any n, and gives what became known of each value.
 
-    values: outputs by name. knobs: static inputs. `state` may be kept and given back, to go on from there.
+    values: outputs by name, whose noise is a function of seed and row. knobs: static inputs. rate: of the fastest
+    input. Raises SpecError GS0638 for what is no output, GS0640 where something reads all of time.
     """
 
     def __init__(
-        self, model: Running, values: list[str], rows: int = 1, knobs: Mapping[str, float] | None = None
+        self,
+        model: Running,
+        values: list[str],
+        rows: int = 1,
+        knobs: Mapping[str, Any] | None = None,
+        seed: int = 0,
     ) -> None:
-        self.model = model
+        self.model, self.rows, self.seed = model, rows, seed
         graph = model.graph
         outputs = {n: v for n, v in graph.outputs.items() if v.type.timed}
         for name in values:
@@ -33,62 +45,63 @@ class Stream:
                 told = f"the spec has no output '{name}' along time{did_you_mean(name, outputs)}"
                 fail("GS0638", told, None, notes=[f"it has: {', '.join(outputs) or 'none'}"])
         self.values = {n: outputs[n] for n in values}
-        needed = graph.needed_for(list(self.values.values()))
-        timed = [v for v in needed if v.is_input and v.type.timed]
-        if len(timed) != 1:
-            told = ", ".join(v.path for v in timed) or "none"
-            fail("GS0190", f"streaming takes one input along time; here there are {told}", None)
-        self.source: Value = timed[0]
-        assert self.source.type.rate is not None
-        self.rate = self.source.type.rate
-        self.block = block_of(needed, self.rate)
-        self.knobs = dict(knobs or {})
-        self.prepared = model.prepare()
-        first = next((t for t in self.prepared.values()), None)
-        weights = [p for m in model.modules_of.values() for p in m.parameters()]
-        like = weights[0] if weights else first if first is not None else torch.empty(0)
-        self.state = model.init_state(rows, like.detach())
-        self._waiting: Tensor | None = None
+        self.flow: Flow = model.flow(list(self.values.values()))
+        self.sources: dict[str, Value] = {v.path: v for v in self.flow.sources}
+        self.rate: Fraction = self.flow.rate
+        self.block = block_of([v for n in self.flow.nodes for v in n.values], self.rate)
+        kept = (t for m in model.modules_of.values() for t in (*m.parameters(), *m.buffers()) if t.is_floating_point())
+        self.like = next(kept, torch.empty(0)).detach()
+        given = dict(knobs or {})
+        noise = {v.path: z[:, 0] for v in self.flow.static if v.noise and (z := self._noise(v, 0, 1)) is not None}
+        with torch.no_grad():
+            self.prepared = self.flow.prepare(lambda static: model.evaluate(static, given, noise), given)
+        self.reset()
 
-    @property
-    def waiting(self) -> int:
-        """Samples that wait for a whole step."""
-        return 0 if self._waiting is None else self._waiting.shape[1]
+    def reset(self) -> None:
+        """Another sequence begins."""
+        self.ended = False
+        with torch.no_grad():
+            self.state = self.flow.begin(self.rows, self.like, self.prepared)
+
+    def plan(self, name: str) -> Plan:
+        """The latency of one of the values, in samples of the fastest input."""
+        return plan(self.model.graph, self.values[name], [loop.region for loop in self.model.loops], self.rate)
 
     @torch.no_grad()
-    def push(self, block: Tensor) -> dict[str, Tensor]:
-        """The next samples; each value's elements that are settled by them, maybe none."""
-        joined = block if self._waiting is None else torch.cat([self._waiting, block], 1)
-        n = joined.shape[1] // self.block * self.block
-        self._waiting = joined[:, n:].clone() if n < joined.shape[1] else None
-        if n == 0:
-            return {name: self._empty(v, joined) for name, v in self.values.items()}
-        given = {**self.knobs, self.source.path: joined[:, :n]}
-        made, self.state = self.model.stream(list(self.values.values()), given, self.state, self.prepared)
+    def push(self, given: Tensor | Mapping[str, Tensor], end: bool = False) -> dict[str, Tensor]:
+        """The next samples, of the one input or by name; each value's elements that they settle, maybe none.
+
+        end: nothing comes after them, and all inputs have come to the same time, a multiple of `block`.
+        """
+        if self.ended:
+            raise ValueError("the stream has been flushed; reset() begins another")
+        if isinstance(given, Tensor):
+            (only,) = self.sources
+            given = {only: given}
+        made, self.state = self.flow.push(given, self.state, self.prepared, self._noise, end)
+        self.ended = end
         return dict(zip(self.values, made, strict=True))
 
     def flush(self) -> dict[str, Tensor]:
-        """What still waits, the last step filled up with silence; only elements that begin before the end."""
-        left = self.waiting
-        if not left or self._waiting is None:
-            return {}
-        silence = self._waiting.new_full((), self.source.before or 0)
-        missing = self.block - left
-        made = self.push(silence.expand(self._waiting.shape[0], missing, *self._waiting.shape[2:]))
-        out = {}
-        for name, v in self.values.items():
-            assert v.type.rate is not None
-            out[name] = made[name][
-                :,
-                : -(
-                    -left
-                    * v.type.rate.numerator
-                    * self.rate.denominator
-                    // (v.type.rate.denominator * self.rate.numerator)
-                ),
-            ]
-        return out
+        """The rest: what waited for more. Inputs that end within a whole step of the model are filled up with silence;
+        of each value come the elements that begin before the end."""
+        came = {n: self.flow.pushed(self.state, v) for n, v in self.sources.items()}
+        end = max(came.values())
+        whole = -(-end // self.block) * self.block
+        silence = {}
+        for name, v in self.sources.items():
+            n = begun(whole - came[name], self.flow.step_of[v])
+            shape = (self.rows, n, *(int(d.as_int() or 1) for d in v.type.tensor_axes[1:]))
+            kind = {"int": torch.int64, "bool": torch.bool}.get(v.type.dtype.kind, self.like.dtype)
+            silence[name] = torch.full(shape, v.before or 0, dtype=kind, device=self.like.device)
+        before = {n: self.flow.given_out(self.state, v) for n, v in self.values.items()}
+        made = self.push(silence, end=True)
+        return {
+            name: y[:, : max(0, begun(end, self.flow.step_of[self.values[name]]) - before[name])]
+            for name, y in made.items()
+        }
 
-    def _empty(self, v: Value, like: Tensor) -> Tensor:
-        sizes = [int(d.as_int() or 1) for d in v.type.after_time]
-        return torch.empty(like.shape[0], 0, *sizes, device=like.device)
+    def _noise(self, v: Value, first: int, count: int) -> Tensor | None:
+        if v.op is None or v.op.training_noise:
+            return None
+        return drawn(v, self.seed, torch.arange(self.rows), first, count, self.like)

@@ -16,7 +16,9 @@ from math import inf
 import torch
 from torch import Tensor
 
+from graphspec.compiler import taking
 from graphspec.compiler.clock import reaches
+from graphspec.compiler.latency import plan
 from graphspec.compiler.lower import Model
 from graphspec.compiler.plan import block_of, looks_ahead
 from graphspec.compiler.running import Running
@@ -27,7 +29,9 @@ from graphspec.runtime.sample import Sampler
 from graphspec.types import Type
 
 TOLERANCE = 1e-9  # of float64, relative to the largest element of a value
-BAND = 2e-3  # of float32 against float64
+BANDS = {"float32": 2e-3, "bfloat16": 0.05}  # against float64, of a value's largest element
+LOUD = 1e30  # so large that it shows in whatever it reaches; times an exact zero it is still zero
+MOST_CLASSES = 4096  # whose likelihoods are added up
 ROWS = 2
 MOST_PROBED = 12  # ticks of an input that are changed one by one
 
@@ -45,11 +49,19 @@ class Finding:
 def verify(model: Model, ticks: int, seed: int) -> Iterator[Finding]:
     """Each promise that holds; raises SpecError GS0701 (forms), GS0702 (time), GS0703 (rows) or GS0704 (numbers)."""
     subject = _Subject(model.double().eval(), ticks, seed)
-    yield subject.forms()
-    yield subject.gradients()
+    if subject.streamed:
+        yield subject.forms()
+    if subject.flowing:
+        yield subject.streams()
+    if subject.streamed:
+        yield subject.gradients()
     yield subject.rows_apart()
-    yield subject.time()
-    yield subject.float32()
+    if subject.fastest is not None:
+        yield subject.time()
+        yield subject.poisoned()
+    yield subject.narrow("float32")
+    yield subject.narrow("bfloat16")
+    yield from subject.probabilities()
     for name, view in model.entries.items():
         if view.graph.feeds:
             yield subject.sampled(name, view)
@@ -68,11 +80,12 @@ class _Subject:
         self.streamed = [v for v in self.values if v.type.timed and v not in ahead and not v.is_input]
         self.inputs = {v.path: v for v in self.values if v.is_input}
         rates = [v.type.rate for v in self.inputs.values() if v.type.rate is not None]
-        if not rates:
-            fail("GS0190", "the spec has no input along time; there is nothing to verify yet", None)
-        self.fastest = max(rates)
+        self.fastest = max(rates, default=None)
+        if self.fastest is None:
+            self.streamed = []
+        self.flowing = self._flowing()
         self.block = block_of(self.graph.needed_for(self.streamed), self.fastest) if self.streamed else 1
-        whole = math.lcm(self.block, block_of(self.values, self.fastest), *self._multiples())
+        whole = math.lcm(self.block, block_of(self.values, self.fastest) if rates else 1, *self._multiples())
         self.ticks = whole * max(2, -(-ticks // whole))
         self.sizes = self._sizes()
         faults = self.graph.facts.check(self.sizes)
@@ -80,6 +93,17 @@ class _Subject:
             fail("GS0605", f"no length is known to run it at: {faults[0]}", None)
         self.given = {n: self._drawn(v.type, ROWS, seed + i) for i, (n, v) in enumerate(self.inputs.items())}
         self.noise = self._noise(self.graph.values, ROWS)
+
+    def _flowing(self) -> list[Value]:
+        """The timed values that stream, also those that look ahead: all but what reads all of time, or hears it."""
+        deaf: set[Value] = set()
+        if self.fastest is None:
+            return []
+        for v in self.graph.values:
+            heard = any(o in deaf for o in (*v.values(), *self.graph.carried_from(v)))
+            if heard or not v.carry and not v.is_input and _reads_all(v):
+                deaf.add(v)
+        return [v for v in self.values if v.type.timed and not v.is_input and v not in deaf]
 
     # ---- numbers ---------------------------------------------------------------------------------------------------
 
@@ -177,6 +201,49 @@ class _Subject:
         told = f"{len(self.streamed)} values, {ways}, the state copied between"
         return Finding("whole == step == chunks", f"{told}; largest error {worst:.1e}")
 
+    @torch.no_grad()
+    def streams(self) -> Finding:
+        """In pieces of any length, the state copied between them: also what looks ahead, and late by what it looks."""
+        flow = self.model.flow(self.flowing)
+        whole = self.model.evaluate(self.flowing, self.given, self.noise)
+        like = torch.empty(0, dtype=torch.float64)
+        prepared = flow.prepare(lambda static: self.model.evaluate(static, self.given, self.noise), self.given)
+        worst = 0.0
+        for cuts in (1, 4, 25):
+            state, rng = flow.begin(ROWS, like, prepared), random.Random(self.seed + cuts)
+            places = {
+                v.path: [0, *sorted(rng.randint(0, n) for _ in range(cuts)), n]
+                for v in flow.sources
+                for n in (self.given[v.path].shape[1],)
+            }
+            pieces: list[list[Tensor]] = [[] for _ in self.flowing]
+            for i in range(cuts + 1):
+                given = {n: self.given[n][:, at[i] : at[i + 1]] for n, at in places.items()}
+                made, state = flow.push(given, state, prepared, self._noise_of, end=i == cuts)
+                state = {k: x.clone() for k, x in state.items()}
+                for each, x in zip(pieces, made, strict=True):
+                    each.append(x)
+            for v, each, b in zip(self.flowing, pieces, whole, strict=True):
+                a = torch.cat(each, 1)
+                if a.shape != b.shape or not _error(a, b) <= TOLERANCE:
+                    where = _first(a, b) if a.shape == b.shape else f"{a.shape[1]} elements of {b.shape[1]} come"
+                    raise _refused(
+                        "GS0701", f"as a stream of {cuts + 1} pieces {v.path} is not what it is whole: {where}", v
+                    )
+                worst = max(worst, _error(a, b))
+        latest = {n: v for n, v in self.graph.outputs.items() if v in self.flowing}
+        regions = [loop.region for loop in self.model.loops]
+        late = [f"{n} {plan(self.graph, v, regions, flow.rate).ticks} ticks late" for n, v in latest.items()]
+        told = f"{len(self.flowing)} values in 2, 5 and 26 pieces; largest error {worst:.1e}"
+        return Finding("whole == stream", "; ".join([told, *late[:3]]))
+
+    def _noise_of(self, v: Value, first: int, count: int) -> Tensor | None:
+        z = self.noise.get(v.path)
+        if z is None or v.noise is None or not v.noise.timed:
+            return z
+        ratio = Fraction(v.noise.rate or 1) / (v.type.rate or 1)
+        return z[:, int(first * ratio) : int((first + count) * ratio)]
+
     def gradients(self) -> Finding:
         ends = [v for v in self.model.targets.values() if v in self.streamed and v.type.dtype.kind == "float"]
         weights = {n: w for n, w in self.model.weights().items() if w.requires_grad}
@@ -257,7 +324,43 @@ class _Subject:
         return Finding("time", f"{probes} ticks changed, one by one; what hears them is what was proven")
 
     @torch.no_grad()
-    def float32(self) -> Finding:
+    def poisoned(self) -> Finding:
+        """Ticks made huge, one by one: what does not read them is what it was. Then NaN, which 0 does not silence."""
+        timed = [v for v in self.values if v.type.timed and not v.is_input and v.type.dtype.kind == "float"]
+        sources = [v for v in self.inputs.values() if v.type.timed and v.type.dtype.kind == "float"]
+        spread: dict[str, None] = {}
+        for poison in (LOUD, math.nan):
+            for source in sources:
+                x = self.given[source.path]
+                at = sorted({round(i * (x.shape[1] - 1) / (MOST_PROBED - 1)) for i in range(MOST_PROBED)})
+                base = {n: t[:1].expand(len(at) + 1, *t.shape[1:]).clone() for n, t in self.given.items()}
+                noise = {n: t[:1].expand(len(at) + 1, *t.shape[1:]) for n, t in self.noise.items()}
+                for row, j in enumerate(at):
+                    base[source.path][row, j] = poison
+                table = reaches(self.graph, source)
+                for v, y in zip(timed, self.model.evaluate(timed, base, noise), strict=True):
+                    hit = ~torch.isclose(y[:-1], y[-1:], rtol=1e-9, atol=1e-9, equal_nan=True).flatten(2).all(-1)
+                    reach = table.get(v)
+                    for row, k in hit.nonzero().tolist():
+                        first, last = (inf, -inf) if reach is None else (reach.first_at(k), reach.last_at(k))
+                        if first <= at[row] <= last:
+                            continue
+                        if poison == LOUD:
+                            told = f"element {k} of {v.path} hears {LOUD:g} in tick {at[row]} of {source.path}"
+                            raise _refused("GS0702", told, v)
+                        spread.setdefault(v.path)
+                        break
+        if not sources:
+            return Finding("poison", "no input along time is float")
+        told = f"{LOUD:g} in a tick reaches nothing that does not read it"
+        if spread:
+            path = next(iter(spread))
+            return Finding("poison", f"{told}; NaN does, first at {path}, which multiplies what it does not read by 0")
+        return Finding("poison", f"{told}, nor does NaN")
+
+    @torch.no_grad()
+    def narrow(self, dtype: str) -> Finding:
+        """In float32, and as training runs it under autocast to bfloat16, within a band of float64."""
         floats = {n: v for n, v in self.model.targets.items() if v.type.dtype.kind == "float"}
         wide = self.model.evaluate(list(floats.values()), self.given, self.noise)
         self.model.float()
@@ -265,15 +368,39 @@ class _Subject:
             {n: x.float() if x.is_floating_point() else x for n, x in tensors.items()}
             for tensors in (self.given, self.noise)
         ]
-        made = self.model.evaluate(list(floats.values()), *narrow)
+        with torch.autocast("cpu", torch.bfloat16, enabled=dtype == "bfloat16"):
+            made = self.model.evaluate(list(floats.values()), *narrow)
         self.model.double()
         worst = 0.0
         for v, a, b in zip(floats.values(), made, wide, strict=True):
             error = _error(a.double(), b)
-            if not error <= BAND:
-                raise _refused("GS0704", f"{v.path} in float32 is off by {error:.1e} of its largest element", v)
+            if not error <= BANDS[dtype]:
+                raise _refused("GS0704", f"{v.path} in {dtype} is off by {error:.1e} of its largest element", v)
             worst = max(worst, error)
-        return Finding("float32", f"within {worst:.1e} of float64")
+        return Finding(dtype, f"within {worst:.1e} of float64; the band is {BANDS[dtype]:g}")
+
+    @torch.no_grad()
+    def probabilities(self) -> Iterator[Finding]:
+        """The likelihoods of all that a distribution may draw add up to 1."""
+        done: set[Value] = set()
+        for v in self.values:
+            if v.op is None or v.op.name != "nll" or not isinstance(v.operands[0], Value) or v.operands[0] in done:
+                continue
+            dist, event = v.operands
+            done.add(dist)
+            classes = event.type.dtype.classes
+            if not classes or classes > MOST_CLASSES or not dist.type.timed:
+                continue
+            (d,) = self.model.evaluate([dist], self.given, self.noise)
+            d = d[:, :4]
+            channels = [int(n.as_int() or 1) for n in event.type.after_time]
+            each = [
+                (-self.model.modules_of[v](d, torch.full((*d.shape[:2], *channels), k))).exp() for k in range(classes)
+            ]
+            error = float((sum(each[1:], each[0]) - 1).abs().max())
+            if not error <= TOLERANCE:
+                raise _refused("GS0704", f"the likelihoods of {dist.path} add up to 1 only within {error:.1e}", v)
+            yield Finding("probabilities", f"of {dist.path}: {classes} add up to 1 within {error:.1e}")
 
     @torch.no_grad()
     def sampled(self, name: str, view: Running) -> Finding:
@@ -306,6 +433,17 @@ class _Subject:
                     "GS0701", f"'{name}' draws {f.source.path} otherwise than the whole form at tick {tick}", f.drawn
                 )
         return Finding(f"entry {name}", f"{n} ticks drawn one by one are those of the whole form")
+
+
+def _reads_all(v: Value) -> bool:
+    """Whether no stream can make it."""
+    if not v.type.timed:
+        return any(o.type.timed for o in v.values())
+    try:
+        taking.node(v)
+    except SpecError:
+        return True
+    return False
 
 
 def _error(a: Tensor, b: Tensor) -> float:

@@ -7,11 +7,12 @@
     time      the ticks an element reads, found by changing them one by one, are the declared ones
     future    NaN in a tick outside the declared window reaches no element
     batch     a row is what it is alone, and NaN in another row does not reach it
+    stream    whole == pieces of any length, whatever looks ahead: values and gradients
     step      whole == steps of any size, long prefill then ticks among them: values and gradients
     state     keeps its names, shapes and dtypes; a step writes to nothing it was given, nor to the module
 
 It raises AssertionError with the promise's name first. A result without time has no streaming form and is tested whole
-only; so is, until look-ahead streams, what looks ahead.
+only; what looks ahead streams but has no step.
 """
 
 from __future__ import annotations
@@ -48,6 +49,7 @@ def verify_contract(checked: Checked, *, ticks: int = 24, tight: bool = True, sp
     if subject.streamed:
         verify_step(subject)
         verify_state(subject)
+    verify_flow(subject)
 
 
 # ---- one promise each --------------------------------------------------------------------------------------------
@@ -226,6 +228,29 @@ def verify_step(s: Subject) -> None:
                 _close(found[name], y, f"step: {name} in chunks {chunks} is not the whole form's")
             for name, a, b in zip(names, _gradients(found, pull, ends), want, strict=True):
                 _close(a, b, f"step: gradient of {name} in chunks {chunks} is not the whole form's")
+
+
+def verify_flow(s: Subject) -> None:
+    """whole == stream, values and gradients, whatever looks ahead, in pieces of any length."""
+    if s.flow is None:
+        return
+    weights = s.model.weights()
+    silent = all(v.op is None or v.op.training_noise for v in s.values if v.noise is not None)
+    for kind in (0, 1):
+        inputs, noise = s.draw(2, kind, 64), {} if kind and silent else s.noise(2, 65)
+        names = [*(n for n, x in inputs.items() if x.is_floating_point()), *weights]
+        ends = [weights[n] if n in weights else inputs[n].requires_grad_() for n in names]
+        timed = [n for n, v in s.model.targets.items() if v.type.timed]
+        whole = {n: y for n, y in s.model(inputs, noise).items() if n in timed}
+        g = torch.Generator().manual_seed(66)
+        pull = {n: torch.randn(y.shape, generator=g, dtype=torch.float64) for n, y in whole.items()}
+        want = _gradients(whole, pull, ends)
+        for cuts in (0, 3, 40):
+            found = s.flowed(inputs, noise, cuts, 67 + kind)
+            for name, y in whole.items():
+                _close(found[name], y, f"stream: {name} in {cuts + 1} pieces is not the whole form's")
+            for name, a, b in zip(names, _gradients(found, pull, ends), want, strict=True):
+                _close(a, b, f"stream: gradient of {name} in {cuts + 1} pieces is not the whole form's")
 
 
 @torch.no_grad()

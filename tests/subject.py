@@ -11,9 +11,11 @@ from functools import cached_property
 import torch
 from torch import Tensor
 
+from graphspec.compiler.flow import Flow
 from graphspec.compiler.lower import Model, lower
 from graphspec.compiler.pipeline import Checked
 from graphspec.compiler.plan import block_of
+from graphspec.diagnostic import SpecError
 from graphspec.graph import Value
 from graphspec.types import Type
 
@@ -23,8 +25,8 @@ Tensors = dict[str, Tensor]
 class Subject:
     """A lowered graph with everything it takes to run it on random numbers."""
 
-    def __init__(self, checked: Checked, ticks: int):
-        self.checked, self.graph, self.sizes = checked, checked.graph, {"T": ticks}
+    def __init__(self, checked: Checked, ticks: int, **sizes: int):
+        self.checked, self.graph, self.sizes = checked, checked.graph, {"T": ticks, **sizes}
         faults = self.graph.facts.check(self.sizes)
         assert not faults, f"ticks={ticks}: {faults}"
         self.model: Model = lower(checked)
@@ -98,6 +100,44 @@ class Subject:
                 pieces[name].append(y[name])
             start += n
         return {name: torch.cat(many, 1) for name, many in pieces.items()}
+
+    @cached_property
+    def flow(self) -> Flow | None:
+        """All timed outputs as a stream, also those that look ahead; none where one reads all of time."""
+        try:
+            return self.model.flow([v for v in self.model.targets.values() if v.type.timed])
+        except SpecError as refused:
+            assert refused.diagnostics[0].code == "GS0640"
+            return None
+
+    def flowed(self, inputs: Tensors, noise: Tensors, cuts: int, seed: int) -> Tensors:
+        """The timed outputs in random pieces: each input in `cuts` pieces of any length, maybe empty, as they come."""
+        flow = self.flow
+        assert flow is not None
+        rng = random.Random(seed)
+        rows = next(iter(inputs.values())).shape[0]
+        prepared = flow.prepare(lambda vs: self.model.evaluate(vs, inputs, noise), inputs)
+        state = flow.begin(rows, torch.empty(0, dtype=torch.float64), prepared)
+        pieces: list[list[Tensor]] = [[] for _ in flow.targets]
+        places = {}
+        for v in flow.sources:
+            n = inputs[v.path].shape[1]
+            places[v.path] = [0, *sorted(rng.randint(0, n) for _ in range(cuts)), n]
+
+        def drawn(v: Value, first: int, count: int) -> Tensor | None:
+            z = noise.get(v.path)
+            if z is None or v.noise is None or not v.noise.timed:
+                return z
+            ratio = z.shape[1] / self.shape(v.type, 1)[1]
+            return z[:, int(first * ratio) : int((first + count) * ratio)]
+
+        for i in range(cuts + 1):
+            given = {n: inputs[n][:, at[i] : at[i + 1]] for n, at in places.items()}
+            made, state = flow.push(given, state, prepared, drawn, end=i == cuts)
+            for each, y in zip(pieces, made, strict=True):
+                each.append(y)
+        names = [n for n, v in self.model.targets.items() if v.type.timed]
+        return {name: torch.cat(each, 1) for name, each in zip(names, pieces, strict=True)}
 
     def part(self, tensors: Tensors, start: int, n: int) -> Tensors:
         """Blocks start .. start + n - 1 of inputs or noise; static ones whole."""

@@ -92,7 +92,7 @@ def test_steps_of_any_size_are_the_whole():
 
 def test_what_looks_ahead_of_its_hop_refuses_to_step():
     module = ready(STFT(64, 16))
-    with pytest.raises(NotImplementedError, match="framing=causal can"):
+    with pytest.raises(NotImplementedError, match="framing=causal has"):
         module.step(noise(16), state=module.init_state(2, noise(1)), prepared={})
 
 

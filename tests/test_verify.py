@@ -1,6 +1,7 @@
 """`graphspec verify`: every shipped spec passes at a reduced size, and planted faults are found at the right value."""
 
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -8,9 +9,9 @@ import torch
 from test_specs import BASES, SMALL
 
 from graphspec.__main__ import main
-from graphspec.cli.load import check_spec
+from graphspec.cli.load import check_document, check_spec
 from graphspec.compiler.looping import Loop
-from graphspec.compiler.lower import lower
+from graphspec.compiler.lower import Model, lower
 from graphspec.diagnostic import SpecError
 from graphspec.ops.modules.attention import BandedAttention
 from graphspec.ops.modules.conv import CausalConv
@@ -19,7 +20,9 @@ from graphspec.ops.modules.norm import LayerNorm
 from graphspec.ops.modules.pool import Shift, Unfold
 from graphspec.ops.modules.recurrence import CompanionScan, LinearScan
 from graphspec.ops.modules.recurrent import GRU
+from graphspec.ops.modules.resample import Interpolate, Resample
 from graphspec.ops.modules.ssm import S4D
+from graphspec.reader import read_text
 from graphspec.runtime.sample import Sampler
 from graphspec.runtime.verify import verify
 
@@ -34,9 +37,11 @@ def verified(name: str) -> list[str]:
 @pytest.mark.parametrize("name", BASES)
 def test_a_shipped_spec_is_verified(name: str) -> None:
     promises = verified(name)
-    assert promises[:5] == ["whole == step == chunks", "gradients", "rows", "time", "float32"]
-    has_sample = "sample" in check_spec(name, SMALL[name].params).graph.entries
-    assert promises[5:] == (["entry sample"] if has_sample else [])
+    first = ["whole == step == chunks", "whole == stream", "gradients", "rows", "time", "poison", "float32", "bfloat16"]
+    assert promises[:8] == first
+    graph = check_spec(name, SMALL[name].params).graph
+    assert promises[8:].count("probabilities") == (0 if name == "filters" else 2 if name == "wavernn" else 1)
+    assert ("entry sample" in promises) == ("sample" in graph.entries)
 
 
 def wrapped(method: str, change: Callable[..., Any]) -> Callable[[type], Callable[..., Any]]:
@@ -86,6 +91,52 @@ def a_tick_late(right: Any, self: Any, v: Any, first: int, count: int) -> Any:
     return right(self, v, first, count).flip(0)
 
 
+AHEAD = """\
+graphspec: 1
+model: ahead
+require:
+  - T % 8 == 0
+inputs:
+  wave: float[T, 2] @ 800
+graph:
+  frames: wave |> conv(4, k=5, centre=true) |> mean_pool(8)
+  control: frames |> linear(2) |> upsample(8, method=linear)
+  band: wave |> resample(up=1, down=2, zeros=6) |> upsample(2)
+  mixed: (control + band) * wave
+  y: mixed |> attention(1, chunk=4, causal=false)
+  s: mixed |> s4d(4)
+outputs: [y, s]
+"""
+
+
+def ahead() -> Model:
+    return lower(check_document(read_text("ahead.yaml", AHEAD), Path()))
+
+
+def test_what_looks_ahead_is_verified_as_a_stream() -> None:
+    found = {f.promise: f.told for f in verify(ahead(), 48, 0)}
+    assert "whole == stream" in found and "y 17 ticks late" in found["whole == stream"]
+    assert "NaN does, first at s.s4d" in found["poison"]
+
+
+def a_tick_less(right: Any, self: Any, x: Any, *more: Any, **named: Any) -> Any:
+    return right(self, torch.cat([x[:, 1:], x[:, -1:]], 1), *more, **named)
+
+
+@pytest.mark.parametrize(
+    ("owner", "name"), [(CausalConv, "frames.conv"), (Interpolate, "control.upsample"), (Resample, "band.resample")]
+)
+def test_a_window_taken_a_tick_off_is_found(owner: Any, name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    made = wrapped("over", a_tick_less)(owner)
+    monkeypatch.setattr("graphspec.compiler.flow._Over.forward", lambda self, x: (
+        made(self.over.__self__, x) if isinstance(self.over.__self__, owner) else self.over(x)
+    ))  # fmt: skip
+    with pytest.raises(SpecError) as caught:
+        list(verify(ahead(), 48, 0))
+    (d,) = caught.value.diagnostics
+    assert d.code == "GS0701" and name in d.message and "as a stream" in d.message
+
+
 FAULTS: dict[str, tuple[str, type, str, Any, str, str]] = {
     "a convolution forgets its past": ("wavenet", CausalConv, "step", forgets_its_state, "GS0701", "conv"),
     "a convolution never moves on": ("wavenet", CausalConv, "step", keeps_its_state, "GS0701", "conv"),
@@ -118,6 +169,6 @@ def test_a_planted_fault_is_found_at_its_value(fault: str, monkeypatch: pytest.M
 def test_the_command_says_what_holds(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["verify", "filters", "--ticks", "32"]) == 0
     said = capsys.readouterr().out
-    assert said.count("holds: ") == 5 and "saved" not in said
+    assert said.count("holds: ") == 8 and "saved" not in said
     assert main(["verify", "filtrs"]) == 1
     assert "did you mean 'filters'" in capsys.readouterr().err

@@ -1,4 +1,5 @@
-"""GS0701 to GS0704: what `graphspec verify` finds on a spec that lints: faults of ours, or of a plugin."""
+"""GS0640: what cannot stream. GS0701 to GS0704: what `graphspec verify` finds on a spec that lints: faults of ours, or
+of a plugin."""
 
 from graphspec.codes import Code
 
@@ -9,6 +10,15 @@ _SMALL = (
 _REPORT = "Report it with the spec, or ask whoever wrote the op; --seed and --ticks make it again."
 
 CODES = (
+    Code(
+        "GS0640",
+        "something reads all of time, so it cannot be streamed",
+        "A stream gives out each element once what it reads has come in. A value that reads the whole sequence, to its "
+        "end (a mean over time, attention that is not causal), never comes.",
+        failing="",
+        passing=_SMALL,
+        fix="Read a window instead: attention with window= or chunk=, mean_pool, a recurrence.",
+    ),
     Code(
         "GS0701",
         "the two forms disagree",

@@ -318,7 +318,8 @@ class BandedAttention(SelfAttention):
 class ChunkedAttention(BandedAttention):
     """`[B, T, channels]` -> the same: each element reads those of its group of `size` consecutive ones.
 
-    `causal`: not those after it. State as BandedAttention's, {"seen"} being the ticks of the group that is begun.
+    `causal`: not those after it. State as BandedAttention's, {"seen"} being the ticks of the group that is begun; where
+    it is not causal none, and a step takes whole groups.
     """
 
     def __init__(self, channels: int, heads: int, size: int, **settings: Any) -> None:
@@ -335,6 +336,11 @@ class ChunkedAttention(BandedAttention):
         if whole < n:  # the last group is not full
             parts.append(SelfAttention.over(self, *(t[:, whole:] for t in (q, k, v))))
         return torch.cat(parts, 1)
+
+    def step(self, x: Tensor, *more: Any, state: State, prepared: State) -> tuple[Tensor, State]:
+        if self.timed and not self.causal:  # whole groups, or the last one
+            return self(x), state
+        return super().step(x, *more, state=state, prepared=prepared)
 
     def counted(self, seen: Tensor, n: int) -> Tensor:
         return (seen + n) % self.size

@@ -8,6 +8,12 @@ Tensors are `[B, T, ..., C]`; a static value is `[b, ...]` with b = B or 1, a co
     init_state(batch, like) -> {name: tensor} dtype and device of `like`
     step(*x, state, prepared, **named) -> (y, state)   x [B, n, ...], n >= 1; pure; the state keeps shape and dtype
 
+An op whose declared window does not end with the elements that belong to its result (it looks ahead, or needs less than
+its whole step) is run by windows when it streams (compiler/taking.py), and promises besides
+
+    over(x) -> y                              of exactly the elements that so many groups of results declare to read
+    holds_the_end                             beyond the end x is its last element; else, and before the start, zeros
+
 `named` are the optional operands that are there, and `noise`. Constructors allocate and draw nothing (they run on the
 meta device too).
 """
@@ -38,6 +44,18 @@ class Stateless(nn.Module):
 
     def step(self, *x: Any, state: State, prepared: State, **named: Any) -> tuple[Any, State]:
         return self(*x, **named), state
+
+
+class Windowed(Stateless):
+    """Has no memory of its own: it runs over windows of its operand, which who runs it keeps."""
+
+    holds_the_end = False
+
+    def over(self, x: Tensor) -> Tensor:
+        raise NotImplementedError
+
+    def step(self, *x: Any, state: State, prepared: State, **named: Any) -> tuple[Any, State]:
+        raise NotImplementedError(f"{type(self).__name__} looks ahead, so it has no step; it streams over windows")
 
 
 class CannotStep(Stateless):

@@ -17,8 +17,10 @@ class CausalConv(nn.Module):
 
     Zeros before the start. Weights weight [units, channels/groups, k], bias [units]. State {"past"}: the last
     (k-1)*dilation + 1 - stride inputs, oldest first. A step takes a multiple of `stride` ticks. `centre` moves the
-    window half of that excess ahead, and what looks ahead has no streaming form.
+    window half of that excess ahead, and what looks ahead streams over windows.
     """
+
+    holds_the_end = False
 
     def __init__(
         self,
@@ -52,7 +54,7 @@ class CausalConv(nn.Module):
             initial.uniform(self.bias, bound, generator("bias"))
 
     def forward(self, x: Tensor) -> Tensor:
-        return self._over(F.pad(x, (0, 0, self.past, self.ahead)))  # what is negative, it takes away
+        return self.over(F.pad(x, (0, 0, self.past, self.ahead)))  # what is negative, it takes away
 
     def prepare(self) -> State:
         """The weight as one matrix, tap by tap, so that a tick is one product: [units, k*channels].
@@ -69,7 +71,7 @@ class CausalConv(nn.Module):
 
     def step(self, x: Tensor, state: State, prepared: State) -> tuple[Tensor, State]:
         if self.ahead > 0:
-            raise NotImplementedError(f"a centred conv looks {self.ahead} ticks ahead, so it cannot run step by step")
+            raise NotImplementedError(f"a centred conv looks {self.ahead} ticks ahead, so it has no step")
         joined = torch.cat([state["past"], x], 1)
         now = joined if self.past >= 0 else joined[:, -self.past :]
         # `ahead` < 0 (fewer taps than the stride, centred): the group's last ticks are read by nobody.
@@ -82,15 +84,15 @@ class CausalConv(nn.Module):
                 y = (taps * prepared["taps"]).sum(1, keepdim=True)
                 y = y if self.bias is None else y + self.bias
         else:
-            y = self._over(now)
+            y = self.over(now)
         return y, {"past": history.after(joined, x.shape[1])}
 
     @property
     def _depthwise(self) -> bool:
         return self.weight.shape[1] == 1 and self.groups == self.weight.shape[0]
 
-    def _over(self, x: Tensor) -> Tensor:
-        """The convolution of `[B, past + n, channels]`, without padding."""
+    def over(self, x: Tensor) -> Tensor:
+        """The convolution of `[B, past + n + ahead, channels]`, without padding."""
         y = F.conv1d(x.transpose(1, 2), self.weight, self.bias, self.stride, 0, self.dilation, self.groups)
         return y.transpose(1, 2)
 

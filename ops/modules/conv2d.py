@@ -15,6 +15,8 @@ from graphspec.ops.modules.contract import Generator, State
 class _Kernel(nn.Module):
     """A square kernel, a bias, and how the excess k - stride is laid out along time and frequency."""
 
+    holds_the_end = False
+
     def __init__(self, shape: tuple[int, int], units: int, bins: int, k: int, stride: int, causal: bool, bias: bool):
         super().__init__()
         if not 1 <= stride <= k:
@@ -60,7 +62,7 @@ class Conv2d(_Kernel):
         super().__init__((units, channels), units, bins, k, stride, causal, bias)
 
     def forward(self, x: Tensor) -> Tensor:
-        return self._over(F.pad(x, (0, 0, 0, 0, self.excess - self.ahead, self.ahead)))
+        return self.over(F.pad(x, (0, 0, 0, 0, self.excess - self.ahead, self.ahead)))
 
     def init_state(self, batch: int, like: Tensor) -> State:
         """Silence."""
@@ -68,11 +70,11 @@ class Conv2d(_Kernel):
 
     def step(self, x: Tensor, state: State, prepared: State) -> tuple[Tensor, State]:
         if self.ahead:
-            raise NotImplementedError(f"conv2d looks {self.ahead} ticks ahead, so it cannot run step by step")
+            raise NotImplementedError(f"conv2d looks {self.ahead} ticks ahead, so it has no step")
         joined = torch.cat([state["past"], x], 1)
-        return self._over(joined), {"past": history.after(joined, x.shape[1])}
+        return self.over(joined), {"past": history.after(joined, x.shape[1])}
 
-    def _over(self, x: Tensor) -> Tensor:
+    def over(self, x: Tensor) -> Tensor:
         """Of `[B, k - stride + n, bins, channels]`, padded along frequency only."""
         x = F.pad(x, (0, 0, self.before, self.after))
         return F.conv2d(x.permute(0, 3, 1, 2), self.weight, self.bias, self.stride).permute(0, 2, 3, 1)
@@ -105,11 +107,17 @@ class Conv2dUp(_Kernel):
 
     def step(self, x: Tensor, state: State, prepared: State) -> tuple[Tensor, State]:
         if self.first:
-            raise NotImplementedError("a conv2d_up that is not causal looks ahead, so it cannot run step by step")
+            raise NotImplementedError("a conv2d_up that is not causal looks ahead, so it has no step")
         n = x.shape[1] * self.stride
         y = self._over(x, None) + F.pad(state["tail"], (0, 0, 0, 0, 0, n))
         out = y[:, :n] if self.bias is None else y[:, :n] + self.bias
         return out, {"tail": history.after(y, n)}
+
+    def over(self, x: Tensor) -> Tensor:
+        """Of inputs with those before and after them that reach into their results."""
+        past, future = (self.k - 1 - self.first) // self.stride, (self.stride - 1 + self.first) // self.stride
+        start, n = past * self.stride + self.first, x.shape[1] - past - future
+        return self._over(x, self.bias)[:, start : start + n * self.stride]
 
     def _over(self, x: Tensor, bias: Tensor | None) -> Tensor:
         """All that `[B, n, bins, channels]` adds along time, cut along frequency: `[B, n*stride + k - stride, ...]`."""

@@ -3,8 +3,7 @@
 A frame is n_fft samples under a periodic Hann window, zeros where it reaches beyond the ends. The window is 0 at its
 first sample, so a frame reads n_fft - 1 samples. Where frame k lies is its framing:
 
-    same      centred on sample k*hop: from k*hop - n_fft/2 + 1 to k*hop + n_fft/2 - 1; streams where that is not ahead
-              of its own hop, n_fft/2 <= hop
+    same      centred on sample k*hop: from k*hop - n_fft/2 + 1 to k*hop + n_fft/2 - 1
     causal    the last samples there are when its hop has come in: from (k+1)*hop - n_fft + 1 to (k+1)*hop - 1
 """
 
@@ -26,6 +25,7 @@ class STFT(nn.Module):
     """
 
     window: Tensor
+    holds_the_end = False
 
     def __init__(self, n_fft: int, hop: int = 0, framing: str = "same") -> None:
         super().__init__()
@@ -57,9 +57,13 @@ class STFT(nn.Module):
     def step(self, x: Tensor, state: State, prepared: State) -> tuple[Tensor, State]:
         """Some hops of samples. NotImplementedError where a frame looks ahead of its hop."""
         if self.ahead:
-            raise NotImplementedError("framing same looks ahead, so it cannot run step by step; framing=causal can")
+            raise NotImplementedError("framing same looks ahead, so it has no step; framing=causal has")
         joined = torch.cat([state["past"], x], 1)
         return self._over(joined), {"past": history.after(joined, x.shape[1])}
+
+    def over(self, x: Tensor) -> Tensor:
+        """Frames of what they read, which is all but their first sample."""
+        return self._over(F.pad(x, (0, 0, 1, 0)))
 
     def features(self, z: Tensor) -> Tensor:
         """Of complex spectra `[B, N, bins]`."""
