@@ -3,17 +3,18 @@
 Elements are numbered, and every node makes as many as its operands allow (taking.py), so what looks ahead is late by
 exactly what it waits for, joins line up by themselves, and nothing is masked. The state is a flat dict of tensors:
 
-    counts        int64, on the CPU: how many elements each node has made and each target has given out
+    counts        int64, on the CPU: how many elements each node has made and each target has given out; 1 for each
+                  input that has ended
     PATH/held     the elements of a value that some reader has not done with, oldest first; absent if none
     PATH/NAME     the states of modules and loops, as in the step form
 
-After `end`, what looks beyond is given what its op declares for it (zeros, or the last element held), so that the
-whole stream is what the whole form computes. Tensors are `[B, T, ..., C]`.
+After its inputs have ended, what looks beyond is given what its op declares for it (zeros, or the last element held),
+so that the whole stream is what the whole form computes. Tensors are `[B, T, ..., C]`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from fractions import Fraction
 from typing import Any
 
@@ -32,11 +33,22 @@ Noise = Callable[[Value, int, int], Tensor]
 
 
 class Flow:
-    """Streams `targets` of a graph. `rate` is that of its fastest input, whose ticks are its time."""
+    """Streams `targets` of a graph. `rate` is that of its fastest input, whose ticks are its time.
+
+    ahead: elements may be made and come out before their own time, if what they read is there (a delay's): what is
+    drawn from delayed values and fed back needs it. The end is then not the whole form's where something looks ahead
+    of a delay: it has seen what the whole form never comes to.
+    """
 
     def __init__(
-        self, graph: Graph, modules_of: Mapping[Value, nn.Module], loops: Sequence[Loop], targets: Sequence[Value]
+        self,
+        graph: Graph,
+        modules_of: Mapping[Value, nn.Module],
+        loops: Sequence[Loop],
+        targets: Sequence[Value],
+        ahead: bool = False,
     ) -> None:
+        self.ahead = ahead
         self.graph, self.modules_of, self.targets = graph, modules_of, tuple(targets)
         self.nodes = taking.nodes(graph, targets, [loop.region for loop in loops])
         self.loop_of = {loop.region: loop for loop in loops}
@@ -101,7 +113,8 @@ class Flow:
 
     def begin(self, batch: int, like: Tensor, prepared: Mapping[str, Any]) -> dict[str, Tensor]:
         """The state before the first tick; dtype and device of `like`."""
-        state = {"counts": torch.zeros(len(self.nodes) + len(self.targets), dtype=torch.long)}
+        counts = len(self.nodes) + len(self.targets) + len(self.sources)
+        state = {"counts": torch.zeros(counts, dtype=torch.long)}
         state["like"] = like.new_empty(batch, 0)
         for n in self.nodes:
             if n.kind == "step":
@@ -130,11 +143,11 @@ class Flow:
         state: Mapping[str, Tensor],
         prepared: Mapping[str, Any],
         noise: Noise | None = None,
-        end: bool = False,
+        end: bool | Collection[str] = False,
     ) -> tuple[list[Tensor], dict[str, Tensor]]:
         """The next ticks of inputs by name (of each any number, or none): the new elements of each target, the state.
 
-        end: nothing comes any more. Nothing is changed in place.
+        end: of all inputs, or of these, nothing comes any more. Nothing is changed in place.
         """
         return _Push(self, state, prepared, noise, end).run(given)
 
@@ -151,17 +164,25 @@ class _Push:
     """One push while it runs: counts, held elements and module states, taken from the old state and changed here."""
 
     def __init__(
-        self, flow: Flow, state: Mapping[str, Tensor], prepared: Mapping[str, Any], noise: Noise | None, end: bool
+        self,
+        flow: Flow,
+        state: Mapping[str, Tensor],
+        prepared: Mapping[str, Any],
+        noise: Noise | None,
+        end: bool | Collection[str],
     ) -> None:
-        self.flow, self.prepared, self.noise, self.end = flow, prepared, noise, end
+        self.flow, self.prepared, self.noise = flow, prepared, noise
         counts = state["counts"].tolist()
         self.count = dict(zip(flow.nodes, counts, strict=False))
-        self.given_out = counts[len(flow.nodes) :]
+        self.given_out = counts[len(flow.nodes) : len(flow.nodes) + len(flow.targets)]
+        ended = dict(zip(flow.sources, counts[len(flow.nodes) + len(flow.targets) :], strict=True))
+        now = {v.path for v in flow.sources} if end is True else set(end or ())
+        self.closed = {v: bool(was) or v.path in now for v, was in ended.items()}
+        self.time: dict[Value, Fraction] = {}  # how far what a value is made of has come
         self.made = {v: self.count[n] for n in flow.nodes for v in n.values}
         self.state = dict(state)
         self.held: dict[Value, Tensor | None] = {v: self.state.pop(f"{v.path}/held", None) for v in flow.held}
         self.whole: dict[Value, tuple[Any, ...]] = {}  # results of ops with several, within this push
-        self.time = Fraction(0)
 
     def run(self, given: Mapping[str, Tensor]) -> tuple[list[Tensor], dict[str, Tensor]]:
         flow = self.flow
@@ -169,29 +190,31 @@ class _Push:
             x = given.get(v.path)
             if x is not None and x.shape[1]:
                 self._add(flow.node_of[v], x.shape[1], [(v, x)])
-        self.time = min(self.made[v] * flow.step_of[v] for v in flow.sources)
+            self.time[v] = self.made[v] * flow.step_of[v]
         for n in flow.nodes:
             if n.kind != "source":
+                self.time |= dict.fromkeys(n.values, min(self.time[o] for o, _ in n.reads))
+                self.closed |= dict.fromkeys(n.values, all(self.closed[o] for o, _ in n.reads))
                 first, last = self.count[n], self._reaches(n)
                 if last > first:
                     self._add(n, last - first, getattr(self, f"_{n.kind}")(n, first, last))
         out = [self._released(i, v) for i, v in enumerate(flow.targets)]
         self._let_go()
-        counts = [self.count[n] for n in flow.nodes] + self.given_out
+        counts = [self.count[n] for n in flow.nodes] + self.given_out + [self.closed[v] for v in flow.sources]
         new = {**self.state, "counts": torch.tensor(counts, dtype=torch.long)}
         return out, new | {f"{v.path}/held": x for v, x in self.held.items() if x is not None}
 
     def _begun(self, v: Value, group: int) -> int:
         """Up to where elements may be made that wait for their own time: whole groups."""
-        n = taking.begun(self.time, self.flow.step_of[v])
+        n = taking.begun(self.time[v], self.flow.step_of[v])
         return -(-n // group) * group
 
     def _reaches(self, n: Node) -> int:
         """How many elements the node can have made now."""
-        if self.end:  # and what it reads is all there
+        if self.closed[n.value]:  # what it reads is all there
             return self._begun(n.value, 1)
         there = taking.within(n, self.made)
-        return min(there, self._begun(n.value, n.group)) if n.waits else there
+        return min(there, self._begun(n.value, n.group)) if n.waits and not self.flow.ahead else there
 
     def _add(self, n: Node, count: int, pieces: Sequence[tuple[Value, Any]]) -> None:
         self.count[n] += count
@@ -304,7 +327,7 @@ class _Push:
     def _released(self, i: int, v: Value) -> Tensor:
         """The target's elements that are new and have begun."""
         first = self.given_out[i]
-        last = max(first, min(self.made[v], self._begun(v, 1)))
+        last = self.made[v] if self.flow.ahead else max(first, min(self.made[v], self._begun(v, 1)))
         self.given_out[i] = last
         if last > first:
             return self._of(v, first, last)

@@ -92,11 +92,11 @@ class Running:
 
     # ---- the step form ----------------------------------------------------------------------------------------------
 
-    def flow(self, targets: Sequence[Value]) -> Flow:
+    def flow(self, targets: Sequence[Value], ahead: bool = False) -> Flow:
         """Timed values as a stream, which may look ahead. Raises SpecError GS0640 where one reads all of time."""
-        key = ("flow", tuple(targets))
+        key = (ahead, *targets)
         if key not in self.flows:
-            self.flows[key] = Flow(self.graph, self.modules_of, self.loops, targets)
+            self.flows[key] = Flow(self.graph, self.modules_of, self.loops, targets, ahead)
         return self.flows[key]
 
     @property

@@ -138,6 +138,7 @@ USAGES = {
     "pow": ["a ** b", "2 ** a"],
     "quantise": ["x |> quantise(3)", "x |> quantise(16)"],
     "resample": ["x |> resample(4, 3, 6)", "x |> resample(1, 4, 6)", "x |> resample(8, 12, 7)", "x |> resample(2, 2)"],
+    "s4": ["x |> s4(4, copies=2)", "x |> s4(6, softplus=true, dt_min=0.1, dt_max=1.0)", "x |> s4(4, both=true)"],
     "s4d": ["x |> s4d(4, init=real, disc=bilinear)", "x |> s4d(6, init=inv, dt_min=0.01, dt_max=1.0)"],
     "shift": ["x[t-3]", "x |> shift(0)", "x |> shift(30)", "x |> shift(2, before=1)", "x |> take(1) |> shift(2)"],
     "spectrogram": [
@@ -182,7 +183,7 @@ BOUNDS = {
     "x |> upsample(6) |> mean_pool(3)",
 }
 # Their chunks multiply future ticks by exact zeros: NaN spreads inside a chunk, huge numbers do not.
-SPREADS_NAN = {"attention", "resample", "s4d"}
+SPREADS_NAN = {"attention", "resample", "s4", "s4d"}
 
 
 FIXED = {"as_static", "as_time"}  # their length is known

@@ -1,0 +1,115 @@
+"""Sampling by the stream executor: token for token what the schedule draws, and what the schedule does not reach."""
+
+from pathlib import Path
+
+import pytest
+import torch
+from test_specs import SMALL
+
+from graphspec.cli.load import check_document, check_spec
+from graphspec.compiler.lower import Model, lower
+from graphspec.compiler.plan import schedule
+from graphspec.diagnostic import SpecError
+from graphspec.reader import read_text
+from graphspec.runtime.sample import Sampler
+from graphspec.runtime.stream_sampler import StreamSampler
+
+torch.set_num_threads(1)
+HEAD = """\
+graphspec: 1
+model: ahead
+require:
+  - T % 12 == 0
+inputs:
+  wave: {type: "int(16)[T, 1] @ 1200", before: 8}
+"""
+TAIL = """\
+losses:
+  nll: nll(dist, wave)
+sample:
+  feed:
+    wave: draw(dist)
+"""
+
+
+def model(graph: str, inputs: str = "", head: str = HEAD, tail: str = TAIL) -> Model:
+    made = lower(check_document(read_text("ahead.yaml", head + inputs + "graph:\n" + graph + tail), Path()), seed=2)
+    with torch.no_grad():
+        for path, w in made.weights().items():
+            if path.startswith("dist"):
+                w.mul_(6)
+    return made.double()
+
+
+@pytest.mark.parametrize("name", ["sashimi", "samplernn", "mamba", "code_lm_delay"])
+def test_it_draws_what_the_schedule_draws(name: str) -> None:
+    made = lower(check_spec(name, SMALL[name].params)).double()
+    by_schedule, by_stream = Sampler(made, 2, 5), StreamSampler(made, 2, 5)
+    a, b = by_schedule.draw(40), by_stream.draw(40)
+    assert set(a) == set(b)
+    for each in a:
+        assert torch.equal(a[each], b[each])
+    again, prompted = StreamSampler(made, 2, 5), Sampler(made, 2, 5)
+    sources = [s for s, _ in again.fed]
+    prompt = {s.path: a[n][:, :27] for s in sources for n, v in by_stream.played.items() if v is s}
+    if set(prompt) == {s.path for s in sources}:
+        prompted.prefill(prompt)
+        again.prefill(prompt)
+        a, b = prompted.draw(21), again.draw(21)
+        assert all(torch.equal(a[each], b[each]) for each in a)
+
+
+CASES = {
+    "a delay, then a fold over later ticks": "  h: wave |> embed(2) |> shift(4) |> fold(4) |> linear(8) |> unfold(4)\n"
+    "  dist: h |> categorical(16)\n",
+    "a look-ahead behind a delay": "  h: wave[t-4] |> embed(4) |> conv(4, k=7, centre=true) |> tanh\n"
+    "  dist: h |> categorical(16)\n",
+    "interpolated controls": "  c: wave[t-9] |> embed(3) |> mean_pool(4) |> gru(3) |> upsample(4, method=linear)\n"
+    "  dist: c |> categorical(16)\n",
+    "a loop ahead of its time": "  x: wave |> embed(2) |> shift(6) |> fold(3) |> linear(2)\n  y: 0.5*y[t-1] + x\n"
+    "  dist: y |> linear(6) |> unfold(3) |> categorical(16)\n",
+}
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("case", CASES)
+def test_what_the_schedule_does_not_reach_is_drawn_as_the_whole_form_says(case: str) -> None:
+    made = model(CASES[case])
+    with pytest.raises(SpecError, match="GS0190"):
+        schedule(made.entries["sample"].graph)
+    sampler = StreamSampler(made, 2, 3)
+    wave = torch.cat([sampler.draw(17)["wave"], sampler.draw(43)["wave"]], 1)
+    view = made.entries["sample"]
+    (feed,) = view.graph.feeds
+    noise = {feed.drawn.path: sampler._noise(feed.drawn, 0, 60)}
+    longer = {"wave": torch.cat([wave, wave.new_full((2, 12, 1), 3)], 1)}  # what lies behind does not matter
+    noise[feed.drawn.path] = torch.cat([noise[feed.drawn.path], torch.rand(2, 12, 1, dtype=torch.float64)], 1)
+    (again,) = view.evaluate([feed.drawn], longer, noise)
+    assert torch.equal(again[:, :60], wave)
+    prompted = StreamSampler(made, 2, 3)
+    prompted.prefill({"wave": wave[:, :31]})
+    assert torch.equal(prompted.draw(29)["wave"], wave[:, 31:])
+
+
+@torch.no_grad()
+def test_conditions_along_time_are_given() -> None:
+    inputs = "  pitch: float[N, 2] @ 100\n"
+    head = HEAD.replace("T % 12 == 0", "T == N * 12")
+    made = model(
+        "  c: pitch |> conv(3, k=3, centre=true) |> upsample(12, method=linear)\n"
+        "  dist: cat(c, wave[t-1] |> embed(4)) |> gru(5) |> categorical(16)\n",
+        inputs,
+        head,
+        TAIL.replace("sample:\n", "sample:\n  from: [pitch]\n"),
+    )
+    pitch = torch.randn(2, 5, 2, dtype=torch.float64)
+    with pytest.raises(SpecError, match="GS0629 'pitch' is heard"):
+        StreamSampler(made, 2, 3)
+    sampler = StreamSampler(made, 2, 3, given={"pitch": pitch})
+    wave = sampler.draw(60)["wave"]
+    view = made.entries["sample"]
+    (feed,) = view.graph.feeds
+    noise = {feed.drawn.path: sampler._noise(feed.drawn, 0, 60)}
+    assert torch.equal(view.evaluate([feed.drawn], {"wave": wave, "pitch": pitch}, noise)[0], wave)
+    with pytest.raises(SpecError, match="GS0629 nothing more can be drawn"):
+        sampler.draw(1)
