@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from math import inf
+from math import inf, prod
 from typing import Any
 
 from graphspec.compiler.arithmetic import evaluate
@@ -17,6 +17,7 @@ from graphspec.expression import parse_free
 from graphspec.graph import Graph, Value
 from graphspec.span import Span
 
+MUCH = 1e9  # bytes of logits a second of audio worth a word
 LONG = 4096  # elements over which comparing each with each is worth a word
 
 
@@ -29,6 +30,8 @@ def advise(
     findings.add(*_instances(spec, graph))
     findings.add(*_untrained(graph, reached))
     findings.add(*_heads(graph, reached))
+    findings.add(*_upside_down(graph))
+    findings.add(*_wide_heads(graph))
     findings.add(*_crops(graph, table, settings))
     findings.add(*_pairs(graph, settings))
     findings.add(*_stretched(graph))
@@ -133,6 +136,44 @@ def _heads(graph: Graph, reached: _Reached) -> Iterator[Diagnostic]:
                     f.span,
                     related=[Related("the distribution", d.span)],
                 )
+
+
+def _upside_down(graph: Graph) -> Iterator[Diagnostic]:
+    """A log-likelihood as a loss, or its mean: it would be made small."""
+    for t in graph.losses:
+        v: Any = t.value
+        while isinstance(v, Value) and v.op is not None and v.op.name in ("mean", "sum", "take"):
+            v = v.operands[0]
+        rising = isinstance(t.weight, Value) or t.weight > 0
+        if isinstance(v, Value) and v.op is not None and v.op.name == "log_prob" and rising:
+            yield _told(
+                "GS0673",
+                f"the loss '{t.name}' is a log-likelihood, and training makes losses small",
+                v.span,
+                v.span.text.replace("log_prob", "nll", 1),
+            )
+
+
+def _wide_heads(graph: Graph) -> Iterator[Diagnostic]:
+    """Heads of so many classes that their logits fill the memory."""
+    for v in graph.values:
+        m, rate = v.type.meaning, v.type.rate
+        if v.op is None or m is None or m.name != v.op.name or m.name != "categorical" or rate is None:
+            continue
+        sizes = [d.as_int() for d in v.type.tensor_axes[1:]]
+        a_second = 4 * float(rate) * prod(n for n in sizes if n is not None)
+        if a_second < MUCH:
+            continue
+        classes = m.arguments[0]
+        bits = classes.bit_length() - 1
+        yield _told(
+            "GS0807",
+            f"{classes} classes take {a_second / 1e9:.1f} GB of logits a second of audio",
+            v.span,
+            f"dml(10, {bits}) has 30 numbers where this has {classes}"
+            if 2**bits == classes and bits <= 16
+            else "quantise to fewer classes",
+        )
 
 
 def _crops(graph: Graph, table: TimeTable, settings: Settings) -> Iterator[Diagnostic]:

@@ -7,7 +7,7 @@ from typing import Any
 
 from graphspec.compiler import arithmetic
 from graphspec.compiler.arithmetic import evaluate
-from graphspec.compiler.cells import close_cells, declare_cells
+from graphspec.compiler.cells import Cells, close_cells, declare_cells
 from graphspec.compiler.context import Context
 from graphspec.compiler.entries import read_entries, read_evaluation, views
 from graphspec.compiler.inputs import read_facts, read_inputs, read_type
@@ -35,7 +35,7 @@ def build(spec: Spec, catalogue: Catalogue, findings: Findings) -> Graph:
     context.elaborator.inference.facts = facts = read_facts(context)
     _shared(context)
     cells = declare_cells(context)
-    _values(context)
+    _values(context, cells)
     close_cells(context, cells)
     losses = read_terms(context, "losses")
     metrics = read_terms(context, "metrics")
@@ -115,7 +115,7 @@ def _unchained(stage: Any) -> Any:
 # ---- graph -----------------------------------------------------------------------------------------------------------
 
 
-def _values(context: Context) -> None:
+def _values(context: Context, cells: Cells) -> None:
     """The values of `graph:` and the features among the inputs, in an order in which what is read comes first."""
     entries: dict[str, Entry] = {}
     expressions: dict[str, Expr] = {}
@@ -127,6 +127,7 @@ def _values(context: Context) -> None:
     for entry in context.entries("graph"):
         entries.setdefault(entry.key.text, entry)
         context.attempt(entry.key.text, _read, context, entry, expressions)
+    expressions |= cells.readings
     order = sorted_by_dataflow(expressions, "value")
     context.findings.add(*order.faults)
     for name in order.circular:
@@ -135,6 +136,8 @@ def _values(context: Context) -> None:
     def make(name: str) -> Any:
         if name in entries:
             return _value(context, name, order.expressions[name], entries[name])
+        if name in cells.of:
+            return cells.read(context, name, order.expressions[name])
         with context.elaborator.entered(name.replace(".", "_")):  # history inside a loop that was given a name
             return context.elaborator.value(order.expressions[name], context.scope)
 

@@ -133,8 +133,23 @@ class Elaborator(Instances):
         if isinstance(of, Value) and expr.name == "valid" and of.path in self.pads:
             return self._operator("a != b", expr, [(of, expr), (self.pads[of.path], expr)])
         if isinstance(of, Value) and of.type.meaning is not None:
-            fail("GS0190", f"fields of distributions ('.{expr.name}') are not built yet", expr.name_span)
+            return self._field(of, expr)
         fail("GS0216", f"{describe(of)} has no field '{expr.name}'", expr.name_span)
+
+    def _field(self, of: Value, expr: Attribute) -> Any:
+        """`dist.scale`: what a distribution's parameters say, as a value of its own."""
+        assert of.type.meaning is not None
+        fields = self.catalogue.meanings[of.type.meaning.name].fields
+        if expr.name not in fields:
+            fail(
+                "GS0216",
+                f"{of.type.meaning} has no field '{expr.name}'{did_you_mean(expr.name, fields)}",
+                expr.name_span,
+                notes=[f"its fields: {', '.join(fields)}"],
+            )
+        op = fields[expr.name]
+        slot = op.parsed.operands[0].name
+        return self._op_call(op, {slot: of}, {}, expr.span, {slot: Site(expr.of.span, False)})
 
     def _history(self, expr: History, scope: Scope) -> Any:
         comes_back = scope.loops.get(expr.of.name) if isinstance(expr.of, Name) else None

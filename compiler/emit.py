@@ -49,10 +49,10 @@ class LoopStepper(nn.Module):
         self.loop, self.wanted, self.states, self.prepared = loop, tuple(wanted), tuple(states), tuple(prepared)
 
     def forward(self, *flat: Any) -> tuple[Any, ...]:
-        n = len(self.loop.region.outside)
-        state = dict(zip(self.states, flat[n:], strict=False))
-        prepared = dict(zip(self.prepared, flat[n + len(self.states) :], strict=True))
-        made, new = self.loop.step(*flat[:n], state=state, prepared=prepared, wanted=self.wanted)
+        outside, noise, rest = _parted(self.loop, flat)
+        state = dict(zip(self.states, rest, strict=False))
+        prepared = dict(zip(self.prepared, rest[len(self.states) :], strict=True))
+        made, new = self.loop.step(*outside, state=state, prepared=prepared, wanted=self.wanted, noise=noise)
         return (*made, *(new[s] for s in self.states))
 
 
@@ -63,8 +63,16 @@ class WholeLoop(nn.Module):
         super().__init__()
         self.loop, self.wanted = loop, tuple(wanted)
 
-    def forward(self, *outside: Any) -> tuple[Any, ...]:
-        return self.loop(*outside, wanted=self.wanted)
+    def forward(self, *flat: Any) -> tuple[Any, ...]:
+        outside, noise, _ = _parted(self.loop, flat)
+        return self.loop(*outside, wanted=self.wanted, noise=noise)
+
+
+def _parted(loop: Loop, flat: Sequence[Any]) -> tuple[Sequence[Any], dict[Value, Any], Sequence[Any]]:
+    """What a loop's node is given: what the region reads of others, its members' noise, and what follows."""
+    n = len(loop.region.outside)
+    at = n + len(loop.noises)
+    return flat[:n], dict(zip(loop.noises, flat[n:at], strict=True)), flat[at:]
 
 
 class InFloat32(nn.Module):
@@ -175,6 +183,8 @@ class _Emission:
         self.loop_of = {v: loop for loop in loops for v in loop.results}
         needed = graph.needed_for(targets)
         self.values = ordered(needed, {v: loop.region for v, loop in self.loop_of.items()}) if loops else needed
+        live = self._live()
+        self.values = [v for v in self.values if v in live]
         self.g, self.root = fx.Graph(), nn.Module()
         self.index = {v: i for i, v in enumerate(values_of)}
         self.inputs = [v for v in self.values if v.is_input]
@@ -189,6 +199,18 @@ class _Emission:
         self.who: dict[str, Value] = {}
         if stepping:
             self._hold_state()
+
+    def _live(self) -> set[Value]:
+        """What the targets need, where a loop needs no more than its region reads of others."""
+        live: set[Value] = set()
+        stack = list(self.targets)
+        while stack:
+            v = stack.pop()
+            if v not in live:
+                live.add(v)
+                loop = self.loop_of.get(v)
+                stack += v.values() if loop is None else (*loop.results, *loop.region.outside)
+        return live
 
     def form(self) -> Form:
         emitted: set[Loop] = set()
@@ -262,6 +284,7 @@ class _Emission:
         read |= {o for other in self.loops if other is not loop for o in other.region.outside}
         wanted = [m for m in loop.results if m in read or m in self.targets]
         flat: list[Any] = [self.nodes[o] for o in loop.region.outside]
+        flat += [self.noise[m] for m in loop.noises]
         states: list[str] = []
         if self.stepping:
             states = [f"{c.path}/past" for c in loop.region.carries]

@@ -97,6 +97,7 @@ class Inference:
             else:
                 assert isinstance(given, Given)
                 self._match(op, declared.name, declared.type, given, bound, span)
+        self._offered(op, operands, bound, span)
         if op.parts:
             bound.values["parts"] = tuple(width for name, width in params.items() if op.parameter(name) is None)
         for condition in op.parsed.conditions:
@@ -111,6 +112,25 @@ class Inference:
                     out.append((name, self._result(op, rule, bound, span)))
             return out, bound
         return [(name, self._result(op, rule, bound, span)) for name, rule in op.parsed.results], bound
+
+    def _offered(self, op: Declaration, operands: Mapping[str, Any], bound: Bound, span: Span) -> None:
+        """GS0318: is there such a function of this distribution, and does it take what it is given?"""
+        of = next((o.name for o in op.parsed.operands if o.type.name == "dist" and o.name in bound.types), None)
+        meaning = bound.types[of].meaning if of else None
+        if of is None or meaning is None:
+            return
+        declared = self.catalogue.meanings[meaning.name]
+        sides = [Related(f"{bound.who[of].label}: {bound.who[of].type}", bound.who[of].span)]
+        if op.name not in declared.functions:
+            notes = [f"it has: {', '.join(declared.functions)}"]
+            fail("GS0318", f"{meaning} has no {op.name}", span, related=sides, notes=notes)
+        for name in declared.without.get(op.name, ()):
+            p = op.parameter(name)
+            asked = operands.get(name) is not None if p is None else bound.params.get(name, p.default) != p.default
+            if asked:
+                blamed = bound.sites[name].span if name in bound.sites else span
+                notes = [f"'{name}' is about single classes, and {meaning.name} has none"]
+                fail("GS0318", f"{op.name} of {meaning} takes no '{name}'", blamed, related=sides, notes=notes)
 
     def _unmet(self, op: Declaration, condition: Expr, bound: Bound, span: Span) -> NoReturn:
         """GS0305: what the condition says, what its names stand for here, and the operands that say so."""
@@ -165,6 +185,11 @@ class Inference:
             return None
         rule = parse_type(Span(Source("<noise>", op.noise), 0, len(op.noise)))
         dims, _ = self._dims(op, rule, bound, span)
+        for m in (t.meaning for t in bound.types.values() if t.meaning is not None):
+            declared = self.catalogue.meanings[m.name]
+            if op.name in declared.noise:
+                many = evaluate(parse_free(declared.noise[op.name]), declared.bound(m.arguments))
+                dims = (*dims, Dim.of(many))
         rate = next((t.rate for t in bound.types.values() if t.timed), None)
         return Type(FLOAT, dims, rate)
 
@@ -240,10 +265,14 @@ class Inference:
         if want in self.catalogue.meanings:
             if meaning is None or meaning.name != want:
                 refuse()
-            for argument, value in zip(rule.arguments, meaning.arguments, strict=False):
+            told = self.catalogue.meanings[want].bound(meaning.arguments).values()
+            for argument, value in zip(rule.arguments, told, strict=False):
                 self._bind(op, argument.value, value, given, bound, span)
             return
         if meaning is not None:
+            if op.name == "cross_entropy":
+                label = given.label.strip("'")
+                refuse(f"its loss is nll({label}, x)")
             refuse("a distribution goes to nll, draw and what else takes one")
         kind = type_.dtype.kind
         if want == "any":
@@ -384,11 +413,11 @@ class Inference:
     def meaning(self, name: str, arguments: list[Any]) -> Meaning:
         """`categorical(256)` with its event and axes worked out."""
         declared = self.catalogue.meanings[name]
-        values = dict(zip(declared.parameters, arguments, strict=True))
+        values = declared.bound(arguments)
         event = parse_type(Span(Source("<event>", declared.event), 0, len(declared.event)))
         classes = evaluate(event.arguments[0].value, values) if event.arguments else None
         axes = tuple(evaluate(parse_free(a), values) for a in declared.axes)
-        return Meaning(name, tuple(arguments), axes, DType(event.name, classes))
+        return Meaning(name, declared.told(arguments), axes, DType(event.name, classes))
 
     def _result_dtype(self, rule: TypeExpr, bound: Bound, span: Span) -> DType:
         if rule.name == "any":

@@ -1,19 +1,23 @@
 """A region of loops as one module: tick by tick, or as a scan and then everything at once.
 
 Operands are the region's `outside` values, `[B, T, ..., C]` timed and `[b, ...]` static; results those of its members,
-then of its carries. The state holds for each carry its last k elements (`PATH/past`, oldest first) and the states of
-the members' modules, under the same names as if each ran by itself.
+then of its carries. `noise` has a tensor for each of the members in `noises`, or none. The state holds for each carry
+its last k elements (`PATH/past`, oldest first) and the states of the members' modules, under the same names as if each
+ran by itself.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from itertools import count
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from graphspec.compiler.regions import Region
+from graphspec.compiler.fusing import Fused, Maps, Mix, fused
+from graphspec.compiler.regions import Region, begins, detaches
+from graphspec.compiler.scanning import Recurrence
 from graphspec.declare import Declaration
 from graphspec.graph import Back, Constant, Value
 
@@ -29,11 +33,15 @@ class Loop(nn.Module):
         self.modules_of = {v: modules[v] for v in region.members if v.op is not None}
         self.held = nn.ModuleList(self.modules_of.values())
         self.scan: Any = _solver(region.scan) if region.scan is not None else None
+        self.recurrence = Recurrence(region, backs, self.modules_of, self.scan) if self.scan is not None else None
+        self.fusings: dict[tuple[tuple[Value, ...], bool], Fused] = {}
+        self.noises = tuple(v for v in region.members if v.noise is not None)
         self.optional = {
             v: {d.name for d in v.op.parsed.operands if d.optional} for v in region.members if v.op is not None
         }
         self.results = (*region.members, *region.carries)
         self.place = {v: i for i, v in enumerate((*region.outside, *region.members, *region.carries))}
+        self.noise_place = {v: len(self.place) + i for i, v in enumerate(self.noises)}
         self.timed_outside = [i for i, v in enumerate(region.outside) if v.type.timed]
 
     # ---- state -----------------------------------------------------------------------------------------------------
@@ -64,16 +72,19 @@ class Loop(nn.Module):
 
     # ---- running ---------------------------------------------------------------------------------------------------
 
-    def forward(self, *outside: Any, wanted: Sequence[Value] | None = None) -> tuple[Tensor, ...]:
+    def forward(
+        self, *outside: Any, wanted: Sequence[Value] | None = None, noise: Mapping[Value, Any] | None = None
+    ) -> tuple[Tensor, ...]:
         wanted = self.results if wanted is None else wanted
         given = dict(zip(self.region.outside, outside, strict=True))
         batch, _, like = self._sizes(outside)
         pasts = {c: self.beginning(c, given, batch, like) for c in self.region.carries}
-        if self.region.kind != "sequential":
-            env, _ = self._scanned(given, pasts, wanted)
+        if self.recurrence is not None:
+            env, _ = self._scanned(given, pasts, {}, wanted, noise or {})
             return tuple(env[v] for v in wanted)
         states = {v: m.init_state(batch, like) for v, m in self.modules_of.items()}  # type: ignore[operator]
-        made, _, _ = self._ticked(outside, pasts, states, self._own(self.prepare()), wanted)
+        prepared = self._own(self.prepare())
+        made, _, _ = self._ticked(outside, pasts, states, prepared, wanted, noise or {}, whole=True)
         return made
 
     def step(
@@ -82,14 +93,17 @@ class Loop(nn.Module):
         state: Mapping[str, Tensor],
         prepared: Mapping[str, Tensor],
         wanted: Sequence[Value] | None = None,
+        noise: Mapping[Value, Any] | None = None,
     ) -> tuple[tuple[Tensor, ...], dict[str, Tensor]]:
         wanted = self.results if wanted is None else wanted
         pasts = {c: state[f"{c.path}/past"] for c in self.region.carries}
         given = dict(zip(self.region.outside, outside, strict=True))
-        if self.region.kind != "sequential":
-            env, new = self._scanned(given, pasts, wanted)
-            return tuple(env[v] for v in wanted), {f"{c.path}/past": t for c, t in new.items()}
-        made, new, states = self._ticked(outside, pasts, self._own(state), self._own(prepared), wanted)
+        states = self._own(state)
+        if self.recurrence is not None:
+            env, new = self._scanned(given, pasts, states, wanted, noise or {})
+            made = tuple(env[v] for v in wanted)
+        else:
+            made, new, states = self._ticked(outside, pasts, states, self._own(prepared), wanted, noise or {})
         out = {f"{c.path}/past": t for c, t in new.items()}
         for v, own in states.items():
             out |= {f"{v.path}/{n}": t for n, t in own.items()}
@@ -117,17 +131,33 @@ class Loop(nn.Module):
     # ---- tick by tick ----------------------------------------------------------------------------------------------
 
     def _ticked(
-        self, outside: Sequence[Any], pasts: Mapping[Value, Tensor], states: Any, prepared: Any, wanted: Sequence[Value]
+        self,
+        outside: Sequence[Any],
+        pasts: Mapping[Value, Tensor],
+        states: Any,
+        prepared: Any,
+        wanted: Sequence[Value],
+        noise: Mapping[Value, Any],
+        whole: bool = False,
     ) -> tuple[tuple[Tensor, ...], dict[Value, Tensor], dict[Value, dict[str, Tensor]]]:
         """Every member at every tick. Operands are split once: a slice at each tick would cost T*T backward."""
         region = self.region
         _, ticks, _ = self._sizes(outside)
-        held: list[Any] = [None] * len(self.place)
+        fusing = self._fused(tuple(wanted), torch.is_autocast_enabled(pasts[region.carries[0]].device.type))
+        held: list[Any] = [None] * (len(self.place) + len(self.noise_place))
         for v, x in zip(region.outside, outside, strict=True):
             held[self.place[v]] = x
         splits = [(self.place[region.outside[i]], outside[i].split(1, 1)) for i in self.timed_outside]
+        splits += [(at, noise[v].split(1, 1)) for v, at in self.noise_place.items() if noise.get(v) is not None]
         queues = [(self.place[c], list(pasts[c].split(1, 1)), self.place[self.backs[c].source]) for c in region.carries]
-        program = self._program(states, prepared)
+        plus: dict[Value, int] = {}
+        for v, found in fusing.at.items():
+            if isinstance(found, Maps) and any(found.plus):
+                plus[v] = len(held)
+                added = [None if p is None else held[self.place[p]] for p in found.plus]
+                splits.append((len(held), _beside([self.modules_of[m] for m in found.maps], added).unbind(1)))
+                held.append(None)
+        program = self._program(states, prepared, whole, fusing, plus)
         made: list[tuple[int, list[Any]]] = [(self.place[v], []) for v in wanted]
         for t in range(ticks):
             for at, each in splits:
@@ -146,34 +176,45 @@ class Loop(nn.Module):
         }
         return tuple(_joined(each) for _, each in made), last, states
 
-    def _program(self, states: Any, prepared: Any) -> list[Callable[[list[Any]], None]]:
-        """One instruction a member; maps of one carry that can be stacked are one product a tick."""
+    def _program(
+        self, states: Any, prepared: Any, whole: bool, fused: Fused, plus: Mapping[Value, int]
+    ) -> list[Callable[[list[Any]], None]]:
+        """One instruction a member, or several members. plus: where what is added to maps stands."""
         program: list[Callable[[list[Any]], None]] = []
-        stacked = self._stacks()
         for v in self.region.members:
-            if v in stacked and stacked[v]:
-                together, of = stacked[v], v.operands[0]
+            found = fused.at.get(v)
+            if isinstance(found, Maps):
+                of = v.operands[0]
                 assert isinstance(of, Value)
-                modules = [self.modules_of[m] for m in together]
-                program.append(_stack(modules, self.place[of], [self.place[m] for m in together]))
-            elif v not in stacked:
+                modules = [self.modules_of[m] for m in found.maps]
+                program.append(_stack(modules, self.place[of], [self.place[t] for t in found.to], plus.get(v, -1)))
+            elif isinstance(found, Mix):
+                program.append(_mixed(*(self.place[x] for x in (found.to, found.z, found.a, found.b))))
+            elif v in fused.gone:
+                continue
+            elif whole and (begins(v) or detaches(v)):
+                program.append(self._counted(v))
+            else:
                 program.append(self._instruction(v, states, prepared))
         return program
 
-    def _stacks(self) -> dict[Value, list[Value]]:
-        """Members that map one and the same carry by modules that stack: the first has them all, the others none."""
-        groups: dict[Any, list[Value]] = {}
-        for v in self.region.members:
-            if v.op is not None and hasattr(self.modules_of[v], "stacked") and len(v.operands) == 1:
-                of = v.operands[0]
-                if isinstance(of, Value) and of.carry:
-                    groups.setdefault((of, type(self.modules_of[v])), []).append(v)
-        out: dict[Value, list[Value]] = {}
-        for members in groups.values():
-            if len(members) > 1:
-                out |= {m: [] for m in members}
-                out[members[0]] = members
-        return out
+    def _fused(self, wanted: tuple[Value, ...], halved: bool) -> Fused:
+        if (wanted, halved) not in self.fusings:
+            kept = {*wanted, *(self.backs[c].source for c in self.region.carries)}
+            self.fusings[wanted, halved] = fused(self.region, self._stacks(), kept, adds=not halved)
+        return self.fusings[wanted, halved]
+
+    def _stacks(self) -> dict[Value, Any]:
+        """Members that map a carry by modules that stack, each with its kind."""
+        return {
+            v: type(self.modules_of[v])
+            for v in self.region.members
+            if v.op is not None
+            and hasattr(self.modules_of[v], "stacked")
+            and len(v.operands) == 1
+            and isinstance(v.operands[0], Value)
+            and v.operands[0].carry
+        }
 
     def _instruction(self, v: Value, states: Any, prepared: Any) -> Callable[[list[Any]], None]:
         to = self.place[v]
@@ -191,13 +232,16 @@ class Loop(nn.Module):
 
             def step(held: list[Any]) -> None:
                 env = {o: held[self.place[o]] for o in v.values()}
-                held[to] = self._one(v, env, states, prepared)
+                noise = {v: held[self.noise_place[v]]} if v in self.noise_place else {}
+                held[to] = self._one(v, env, states, prepared, noise)
 
             return step
         plain = [(o.value, -1) if isinstance(o, Constant) else (None, self.place[o]) for o, _ in self._sides(v, False)]
         named = {
             s: (o.value, -1) if isinstance(o, Constant) else (None, self.place[o]) for o, s in self._sides(v, True)
         }
+        if v in self.noise_place:
+            named["noise"] = (None, self.noise_place[v])
         call = module.forward
         if not named and all(at >= 0 for _, at in plain) and len(plain) == 2:
             (_, first), (_, second) = plain
@@ -220,10 +264,28 @@ class Loop(nn.Module):
 
         return run
 
+    def _counted(self, v: Value) -> Callable[[list[Any]], None]:
+        """A member that counts ticks, over a whole sequence, where its tick is known."""
+        module: Any = self.modules_of[v]
+        to, ticks = self.place[v], count()
+        x, *rest = v.operands
+        assert isinstance(x, Value)
+        at, first = self.place[x], rest[0] if rest else None
+
+        def begin(held: list[Any]) -> None:
+            start = held[self.place[first]] if isinstance(first, Value) else first.value if first else 0
+            held[to] = held[at] if next(ticks) else module(held[at], start)
+
+        def detach(held: list[Any]) -> None:
+            t = next(ticks)
+            held[to] = held[at].detach() if t and t % module.every == 0 else held[at]
+
+        return begin if begins(v) else detach
+
     def _sides(self, v: Value, optional: bool) -> list[tuple[Any, str]]:
         return [(o, s) for o, s in zip(v.operands, v.slots, strict=True) if (s in self.optional[v]) == optional]
 
-    def _one(self, v: Value, env: Env, states: Any, prepared: Any) -> Any:
+    def _one(self, v: Value, env: Env, states: Any, prepared: Any, noise: Mapping[Value, Any]) -> Any:
         """One member on one tick, or on all of them where it has no state."""
         if v.part is not None:
             whole = v.operands[0]
@@ -236,6 +298,8 @@ class Loop(nn.Module):
                 named[slot] = given
             else:
                 plain.append(given)
+        if v.noise is not None:
+            named["noise"] = noise.get(v)
         module: Any = self.modules_of[v]
         own, ready = states.get(v) or {}, prepared.get(v) or {}
         if not own and not ready:
@@ -246,113 +310,25 @@ class Loop(nn.Module):
     # ---- as a scan -------------------------------------------------------------------------------------------------
 
     def _scanned(
-        self, given: Env, pasts: Mapping[Value, Tensor], wanted: Sequence[Value]
+        self,
+        given: Env,
+        pasts: Mapping[Value, Tensor],
+        states: dict[Value, dict[str, Tensor]],
+        wanted: Sequence[Value],
+        noise: Mapping[Value, Any],
     ) -> tuple[Env, dict[Value, Tensor]]:
-        """Coefficients and the rest of the recurrence, its solution, and from it what else is wanted, all at once."""
-        region = self.region
-        source = self.backs[region.carries[0]].source
-        lags = region.lags
-        coefficients, rest = self._affine(given)[source]
-        like = next(iter(pasts.values()))
-        ticks = next(given[v].shape[1] for v in region.outside if v.type.timed)
-        longest = max(region.carries, key=lambda c: c.carry)
-        begin = pasts[longest]
-        shape = (begin.shape[0], ticks, *begin.shape[2:])
-        b = _filled(rest, shape, like)
-        if region.kind == "companion":
-            each = [
-                _filled(coefficients.get(k, 0.0), (1, 1, *[1] * (len(shape) - 2)), like) for k in range(1, lags + 1)
-            ]
-            constant = all(a.shape[1] == 1 and a.shape[0] == 1 for a in each)
-            wide = [a.expand(1 if constant else shape[0], 1 if constant else ticks, *shape[2:]) for a in each]
-            y = self.scan.solve(torch.stack(wide, 2), b, begin)
-        else:
-            a = _filled(coefficients.get(1, 0.0), (1, 1, *[1] * (len(shape) - 2)), like)
-            y = self.scan.solve(a, b, begin[:, 0])
-        env: Env = {**given, source: y}
-        others = self._behind(source, wanted)
-        past = torch.cat([begin, y], 1) if others or ticks < lags else None  # element t + lags is y_t
-        if past is not None:
-            env |= {c: past[:, lags - c.carry : lags - c.carry + ticks] for c in region.carries}
-        for v in others:
-            if not v.carry:
-                env[v] = self._one(v, env, {}, {})
-        ends = y if past is None else past
-        last = {c: ends[:, ends.shape[1] - c.carry :].contiguous() for c in region.carries}
-        return env, last
+        """All ticks at once. `states` are those after it, then."""
+        assert self.recurrence is not None
+        before = dict(states)
 
-    def _behind(self, source: Value, wanted: Sequence[Value]) -> list[Value]:
-        """The members and carries that are wanted beside the solution, in order."""
-        need: set[Value] = set()
-        stack = [v for v in wanted if v is not source]
-        inside = {*self.region.members, *self.region.carries}
-        while stack:
-            v = stack.pop()
-            if v not in need and v is not source and v in inside:
-                need.add(v)
-                stack.extend(v.values())
-        return [v for v in (*self.region.carries, *self.region.members) if v in need]
+        def one(v: Value, env: Env) -> Any:
+            return self._one(v, env, dict(before), {}, noise)
 
-    def _affine(self, given: Env) -> dict[Value, tuple[dict[int, Any], Any]]:
-        """For each member its coefficients by lag, and the rest; numbers, or tensors of the rank of what comes back."""
-        rank = len(self.region.carries[0].type.dims)
-        found: dict[Any, tuple[dict[int, Any], Any]] = {c: ({c.carry: 1.0}, 0.0) for c in self.region.carries}
-
-        def of(o: Value | Constant) -> tuple[dict[int, Any], Any]:
-            if isinstance(o, Constant):
-                return {}, o.value
-            return found[o] if o in found else ({}, _lined_up(given[o], o, rank))
-
-        for v in self.region.members:
-            assert v.op is not None
-            sides = [of(o) for o in v.operands]
-            found[v] = _combined(v.op.spelled, sides)
+        found = self.recurrence.run(given, pasts, before, one, wanted, dict(noise))
+        if states:
+            ticks = next(given[v].shape[1] for v in self.region.outside if v.type.timed)
+            self.recurrence.counted(states, ticks)
         return found
-
-
-def _combined(spelled: str, sides: list[tuple[dict[int, Any], Any]]) -> tuple[dict[int, Any], Any]:
-    (a, x) = sides[0]
-    if spelled == "-a":
-        return {k: -c for k, c in a.items()}, -x
-    (b, y) = sides[1]
-    if spelled == "a + b":
-        return {k: _plus(a.get(k, 0.0), b.get(k, 0.0)) for k in {*a, *b}}, _plus(x, y)
-    if spelled == "a - b":
-        return {k: _plus(a.get(k, 0.0), -b.get(k, 0.0)) for k in {*a, *b}}, _plus(x, -y)
-    if spelled == "a / b":
-        return {k: c / y for k, c in a.items()}, x / y
-    if a:
-        return {k: _times(c, y) for k, c in a.items()}, _times(x, y)
-    return {k: _times(c, x) for k, c in b.items()}, _times(y, x)
-
-
-def _plus(x: Any, y: Any) -> Any:
-    """The sum; adding a plain 0 costs nothing."""
-    if not isinstance(x, Tensor) and x == 0:
-        return y
-    return x if not isinstance(y, Tensor) and y == 0 else x + y
-
-
-def _times(x: Any, y: Any) -> Any:
-    """The product; by a plain 1 or 0 it costs nothing."""
-    if not isinstance(x, Tensor) and x in (0, 1):
-        return y if x else 0.0
-    return x * y
-
-
-def _lined_up(x: Any, v: Value, rank: int) -> Any:
-    """A timed value as it is, a static one with the axes of 1 that broadcasting needs."""
-    if not isinstance(x, Tensor) or v.type.timed:
-        return x
-    missing = rank - len(v.type.dims)
-    return x.reshape(x.shape[0], *[1] * missing, *x.shape[1:])
-
-
-def _filled(x: Any, shape: tuple[int, ...], like: Tensor) -> Tensor:
-    """At least of this shape."""
-    if not isinstance(x, Tensor):
-        return like.new_full(shape, float(x))
-    return x.expand(torch.broadcast_shapes(x.shape, shape))
 
 
 def _solver(scan: Declaration) -> Any:
@@ -366,12 +342,38 @@ def _joined(each: list[Any]) -> Any:
     return torch.cat(each, 1)
 
 
-def _stack(modules: Sequence[Any], of: int, to: Sequence[int]) -> Callable[[list[Any]], None]:
-    """Several maps of one value as one product a tick, its matrix put together once."""
+def _stack(modules: Sequence[Any], of: int, to: Sequence[int], plus: int) -> Callable[[list[Any]], None]:
+    """Several maps of one value as one product a tick, its matrix put together once, and what is added to it."""
+    if plus >= 0:
+        onto = type(modules[0]).onto(modules)
+
+        def run_onto(held: list[Any]) -> None:
+            for at, made in zip(to, onto(held[of], held[plus]), strict=True):
+                held[at] = made
+
+        return run_onto
     call = type(modules[0]).stacked(modules)
 
     def run(held: list[Any]) -> None:
         for at, made in zip(to, call(held[of]), strict=True):
             held[at] = made
+
+    return run
+
+
+def _beside(modules: Sequence[Any], added: Sequence[Any]) -> Tensor:
+    made: Tensor = type(modules[0]).beside(modules, added)
+    return made
+
+
+def _mixed(to: int, z: int, a: int, b: int) -> Callable[[list[Any]], None]:
+    """z*a + (1 - z)*b."""
+
+    def run(held: list[Any]) -> None:
+        gate, first, second = held[z], held[a], held[b]
+        if gate.dtype == first.dtype == second.dtype:
+            held[to] = torch.lerp(second, first, gate)
+        else:  # under autocast
+            held[to] = gate * first + (1 - gate) * second
 
     return run

@@ -111,7 +111,7 @@ def _expressions(spec: Spec) -> Iterator[Expr]:
 def _of_cells(spec: Spec) -> Iterator[Expr]:
     cells = spec.section("cells")
     for e in cells.entries if isinstance(cells, Tree) else ():
-        for part in ("init", "next"):
+        for part in ("init", "next", "reset"):
             yield from _inside(e.value.get(part) if isinstance(e.value, Tree) else None)
 
 

@@ -19,6 +19,8 @@ An operand is `name: type`, `name?: type` (optional), `*name: type` (variadic). 
   a leading `T` means the time axis and wants a timed value; for a variadic a name collects, and `sum(c)` adds up;
 - `@ r` binds the rate; in results it is an expression of it.
 An op without `time` for an input reads all of it, past and future.
+`affine_in` names the operands in which the op is linear, each element on its own, while the others are held: together
+("a, b": a + b) or one at a time ("a | b": a * b). A loop through such ops only is a linear recurrence, run as a scan.
 """
 
 from __future__ import annotations
@@ -26,8 +28,8 @@ from __future__ import annotations
 import inspect
 import types as python_types
 import typing
-from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Mapping, Set
+from dataclasses import dataclass, field
 from typing import Any
 
 from graphspec.expression import Signature, parse_signature
@@ -93,6 +95,7 @@ class Declaration:
     precision: str = ""  # "f32": computed in float32 under autocast, whatever its operands are
     grows: bool = False  # its streaming state gets longer as time goes by (attention to the whole past)
     pairs: str = ""  # when it compares every element with every other, as a condition of its parameters
+    affine_in: str = ""  # operands in which it is linear, element by element: "a, b" together, "a | b" one at a time
     of: str = ""  # a face: another function of an instance of that op, over the same weights
     role: str = ""  # of a setting: source, optimizer, run
 
@@ -107,6 +110,11 @@ class Declaration:
         """The time rule of one operand, as text; empty when nothing was declared."""
         return self.time if isinstance(self.time, str) else self.time.get(operand, "")
 
+    def linear_in(self, operands: Set[str]) -> frozenset[str]:
+        """The operands, these among them, in which the op is linear together; none where it is not linear in these."""
+        together = (frozenset(filter(None, g.replace(" ", "").split(","))) for g in self.affine_in.split("|"))
+        return next((g for g in together if g and operands <= g), frozenset())
+
     @property
     def summary(self) -> str:
         return self.doc.split("\n", 1)[0]
@@ -119,8 +127,11 @@ class Declaration:
 class MeaningDeclaration:
     """A family of distributions, `categorical(n)`: its event dtype, extra tensor axes, and how to build its functions.
 
-    `event` and `axes` are expressions of the parameters. `functions` maps `nll`, `draw`, ... to a callable that gets
-    the Meaning and the op's parameters and returns the module.
+    `event` and `axes` are expressions of the parameters, of which the last may have `defaults` (left out where they
+    hold). `functions` maps `nll`, `draw`, ... to a callable that gets the Meaning and the op's parameters and returns
+    the module. `fields` are what `d.scale` reads: pointwise ops of one operand that stand in no catalogue of their own.
+    `noise` maps a function to the random numbers that one event takes, an expression of the parameters (one number,
+    without an axis, where it says nothing). `without` maps a function to what it does not take here, `top_p` say.
     """
 
     name: str
@@ -128,6 +139,25 @@ class MeaningDeclaration:
     event: str
     axes: tuple[str, ...]
     functions: Mapping[str, Callable[..., Any]]
+    defaults: tuple[Any, ...] = ()
+    fields: Mapping[str, Declaration] = field(default_factory=dict)
+    noise: Mapping[str, str] = field(default_factory=dict)
+    without: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+
+    def bound(self, arguments: Iterable[Any]) -> dict[str, Any]:
+        """Every parameter by its name, those left out with their defaults."""
+        given = tuple(arguments)
+        rest = len(self.parameters) - len(given)
+        return dict(zip(self.parameters, (*given, *(self.defaults[-rest:] if rest else ())), strict=True))
+
+    def told(self, arguments: Iterable[Any]) -> tuple[Any, ...]:
+        """The arguments without the last ones that say no more than the defaults."""
+        out, defaults = list(arguments), list(self.defaults)
+        while defaults and len(out) == len(self.parameters) - len(self.defaults) + len(defaults):
+            if out[-1] != defaults.pop():
+                break
+            out.pop()
+        return tuple(out)
 
 
 class Catalogue:
@@ -177,6 +207,7 @@ def op(
     precision: str = "",
     grows: bool = False,
     pairs: str = "",
+    affine_in: str = "",
     of: str = "",
     name: str = "",
 ) -> Callable[[Callable[..., Any]], Declaration]:
@@ -203,6 +234,7 @@ def op(
             precision=precision,
             grows=grows,
             pairs=pairs,
+            affine_in=affine_in,
             of=of,
             where=build.__module__,
         )

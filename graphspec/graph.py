@@ -29,7 +29,7 @@ class Site:
     piped: bool
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class Value:
     """One typed result of an op, or an input (`op` is none). Compared by identity.
 
@@ -77,6 +77,9 @@ class Value:
 
     def __str__(self) -> str:
         return f"{self.path}: {self.type}"
+
+    def __repr__(self) -> str:  # of its operands, too, it would grow exponentially
+        return f"<{self}>"
 
 
 @dataclass(frozen=True)
@@ -129,7 +132,7 @@ class Back:
     span: Span | None = None
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Graph:
     """A whole spec, typed. `values` holds every value in an order in which operands come first."""
 
@@ -149,6 +152,9 @@ class Graph:
     # Views of this graph: the entries by name (`sample` is one), and what holds outside training where `eval:` differs.
     entries: Mapping[str, Graph] = field(default_factory=dict)
     evaluation: Graph | None = None
+
+    def __repr__(self) -> str:
+        return f"<graph {self.name} of {len(self.values)} values>"
 
     def needed_for(self, targets: list[Value]) -> list[Value]:
         """The values that targets depend on, themselves included, in dataflow order."""

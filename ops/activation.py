@@ -159,7 +159,7 @@ def stop(x):
     return Identity(stop=True)
 
 
-@op("x: any[...] @ r -> any[...] @ r", time="pointwise()", rearranges=True, example="x |> identity")
+@op("x: any[...] @ r -> any[...] @ r", time="pointwise()", rearranges=True, affine_in="x", example="x |> identity")
 def identity(x):
     """The value as it is: the stage that does nothing. x: any[...] -> the same."""
     from graphspec.ops.modules.elementwise import Identity

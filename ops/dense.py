@@ -6,18 +6,20 @@ from graphspec.declare import op
 @op(
     "x: float[..., c] @ r -> float[..., units] @ r where units >= 1",
     time="pointwise()",
-    weights={"weight": "", "bias": "bias"},
+    weights={"weight": "", "bias": "bias", "g": "norm", "v": ""},
     example="x |> linear(64)",
 )
-def linear(x, *, units: int, bias: bool = True):
+def linear(x, *, units: int, bias: bool = True, normed: bool = False):
     """An affine map of the channels, y = W x + b, the same at every tick.
 
-    x: float[..., c] -> float[..., units]. units: output channels. bias: whether b is there.
+    x: float[..., c] -> float[..., units]. units: output channels. bias: whether b is there. normed: W is its rows'
+    lengths times their directions, g v / ||v||, each learned by itself (Salimans and Kingma 2016).
     Weights `weight` [units, c] and `bias` [units], both uniform in +-1/sqrt(c) (torch's default; He et al. 2015).
+    With normed `v` [units, c], drawn as `weight` is, and `g` [units] = 1/sqrt(3), their mean length, in its place.
     """
-    from graphspec.ops.modules.dense import Linear
+    from graphspec.ops.modules.dense import Linear, NormedLinear
 
-    return Linear(x.channels, units, bias)
+    return NormedLinear(x.channels, units, bias) if normed else Linear(x.channels, units, bias)
 
 
 @op(

@@ -16,6 +16,7 @@ from graphspec.declare import op
     "a: any[...], b: any[...] -> join(a, b)",
     time="pointwise()",
     spelled="a + b",
+    affine_in="a, b",
     number=operator.add,
     example="a + b",
 )
@@ -30,6 +31,7 @@ def add(a, b):
     "a: any[...], b: any[...] -> join(a, b)",
     time="pointwise()",
     spelled="a - b",
+    affine_in="a, b",
     number=operator.sub,
     example="a - b",
 )
@@ -44,6 +46,7 @@ def sub(a, b):
     "a: any[...], b: any[...] -> join(a, b)",
     time="pointwise()",
     spelled="a * b",
+    affine_in="a | b",
     number=operator.mul,
     example="a * b",
 )
@@ -58,6 +61,7 @@ def mul(a, b):
     "a: any[...], b: any[...] -> float[join(a, b)]",
     time="pointwise()",
     spelled="a / b",
+    affine_in="a",
     number=operator.truediv,
     example="a / b",
 )
@@ -85,7 +89,14 @@ def pow_(a, b):
     return Binary("pow", a, b)
 
 
-@op("a: float[...] @ r -> float[...] @ r", time="pointwise()", spelled="-a", number=operator.neg, example="-a")
+@op(
+    "a: float[...] @ r -> float[...] @ r",
+    time="pointwise()",
+    spelled="-a",
+    affine_in="a",
+    number=operator.neg,
+    example="-a",
+)
 def neg(a):
     """The negative of each element. a: float[...]."""
     from graphspec.ops.modules.elementwise import Unary
@@ -209,6 +220,7 @@ def greater_equal(a, b):
 @op(
     "mask: bool[...], a: any[...], b: any[...] -> join(a, b, mask)",
     time="pointwise()",
+    affine_in="a, b",
     example="where(a > 0, a, 0)",
 )
 def where(mask, a, b):

@@ -59,3 +59,20 @@ def entropy(p):
     from graphspec.ops.modules.losses import Entropy
 
     return Entropy()
+
+
+@op(
+    "d: categorical(n)[...] @ r, x: event(d)[...] @ r -> float[...] @ r where k >= 1, k <= n",
+    time="pointwise()",
+    precision="f32",
+    example="accuracy(d, x)",
+)
+def accuracy(d, x, *, k: int = 1):
+    """Whether each event is among the k likeliest classes, 1 or 0: its mean is the accuracy at k. For `metrics:`.
+
+    d: categorical(n)[...]. x: int(n)[...] -> float[...]. k: 1 for the likeliest. Classes as likely as the event's own
+    do not count against it. It has no gradient.
+    """
+    from graphspec.ops.modules.losses import Accuracy
+
+    return Accuracy(k)

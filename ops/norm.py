@@ -59,6 +59,25 @@ def group_norm(x, *, groups: int, eps: float = 1e-5, affine: bool = True):
 
 
 @op(
+    "x: float[..., c] @ r -> float[..., c] @ r where eps > 0",
+    time="pointwise()",
+    weights={"m": "norm", "s": "norm"},
+    precision="f32",
+    example="x |> channel_norm",
+)
+def channel_norm(x, *, eps: float = 1e-5):
+    """Each tick's channels to mean 0 and variance 1, moved and scaled by one number each: s (x - mean + m) / std.
+
+    x: float[..., c] -> the same. The norm of the published SaShiMi checkpoints (Goel et al. 2022), with an epsilon:
+    there a tick of equal channels gives NaN. m is in units of x, so a quiet tick is moved further.
+    eps: added to the (biased) variance. Weights `m` [1] = 0 and `s` [1] = 1.
+    """
+    from graphspec.ops.modules.norm import ChannelNorm
+
+    return ChannelNorm(eps)
+
+
+@op(
     "x: float[T, ..., c] @ r -> float[T, ..., c] @ r where eps > 0",
     time="everything()",
     weights={"weight": "norm", "bias": "bias"},

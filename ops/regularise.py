@@ -9,6 +9,7 @@ from graphspec.declare import op
     noise="uniform[...]",
     noise_when="p > 0",
     training_noise=True,
+    affine_in="x",
     example="x |> dropout(0.1)",
 )
 def dropout(x, *, p: float):

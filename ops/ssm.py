@@ -35,7 +35,7 @@ def s4d(
 
 @op(
     "x: float[T, c] @ r -> float[T, c] @ r"
-    " where state >= 2, state % 2 == 0, copies >= 1, c % copies == 0, dt_min > 0, dt_min <= dt_max",
+    " where state >= 2, state % 2 == 0, copies >= 0, c % max(copies, 1) == 0, dt_min > 0, dt_min <= dt_max",
     time="everything() if both else recurrent()",
     weights={"log_dt": "ssm", "log_a_re": "ssm", "a_im": "ssm", "p": "ssm", "b": "ssm", "c": "", "d": ""},
     precision="f32",
@@ -55,7 +55,8 @@ def s4(
 
     x: float[T, c] -> the same; channels do not mix. Discretised bilinearly. The low rank term is tied, so that
     A = Lambda - P P* is stable (Goel et al. 2022).
-    state: real size of a system (N; N/2 complex modes). copies: different A, P, B; channel i has number i % copies.
+    state: real size of a system (N; N/2 complex modes). copies: different A, P, B; channel i has number i % copies;
+    0 is one for every channel.
     dt_min, dt_max: the initial step is log-uniform between them, in ticks of x. softplus: the step is softplus of its
     weight, else exp. both: a second C reads the future, from the next tick on; then it does not stream.
     Weights `log_dt` [c], `log_a_re` and `a_im` [copies, N/2], `p` and `b` [copies, N/2, 2], `c` [c, N/2, 2] (both:

@@ -109,6 +109,21 @@ USAGES = {
     "deinterleave": ["x |> deinterleave(1)", "x |> deinterleave(3)"],
     "div": ["a / knob", "1 / a"],
     "downsample": ["x |> downsample(1)", "x |> downsample(3)", "x |> upsample(2) |> downsample(3)"],
+    "dml": [
+        "x |> dml(1, 4, log_scale_min=-3)",
+        "x |> dml(3, 4, channels=2)",
+        "x |> dml(2, 4, 3, joint=true)",
+        "(x |> dml(3, 4)).logits",
+        "(x |> dml(3, 4)).means",
+        "(x |> dml(3, 4, 2, joint=true)).scale",
+        "(x |> dml(3, 4)).entropy",
+        "mode(x |> dml(3, 4, 2))",
+        "mode(x |> dml(3, 4, 2, joint=true))",
+        "draw(x |> dml(3, 4))",
+        "draw(x |> dml(3, 4, 2, joint=true), temperature=0.5)",
+        "draw(x |> dml(3, 4, form=openai))",
+    ],
+    "channel_norm": ["x |> channel_norm(eps=1e-3)", "x |> channel_norm |> linear(3)"],
     "draw": ["draw(d)", "draw(d, top_k=2)", "draw(d, temperature=knob, top_p=knob)"],
     "dropout": ["x |> dropout(0.0)", "x |> dropout(0.6)"],
     "fold": ["x |> fold(3)", "x |> fold(1)", "x |> fold(2) |> fold(3)", "x |> fold(4) |> shift(1) |> unfold(4)"],
@@ -120,7 +135,7 @@ USAGES = {
     "elu": ["x |> elu(0.5)"],
     "group_norm": ["x |> group_norm(1, eps=1e-3)", "x |> group_norm(8, affine=false)"],
     "layer_norm": ["x |> layer_norm(eps=1e-3, affine=false)"],
-    "linear": ["x |> linear(3, bias=false)"],
+    "linear": ["x |> linear(3, bias=false)", "x |> linear(3, normed=true)", "x |> linear(5, bias=false, normed=true)"],
     "log_mel": [
         "x |> log_mel(16, hop=6, mels=4, fmin=2.0, fmax=40.0, power=2, mel_scale=slaney, norm=area)",
         "x |> log_mel(16, mels=3, framing=causal)",
@@ -131,6 +146,7 @@ USAGES = {
     "max": ["max(x, axis=-1)"],
     "maximum": ["maximum(a, knob)", "maximum(a, 0.5)", "maximum(row, a)"],
     "mean": ["mean(x, axis=-1)"],
+    "mode": ["d.logits", "d.entropy"],
     "mfcc": ["x |> mfcc(3, n_fft=16, hop=8, mels=3, framing=causal)"],
     "one_hot": ["x |> one_hot(16)", "x |> take(3) |> one_hot"],
     "outer": ["outer(x |> take(1, count=3), x)"],
@@ -138,7 +154,12 @@ USAGES = {
     "pow": ["a ** b", "2 ** a"],
     "quantise": ["x |> quantise(3)", "x |> quantise(16)"],
     "resample": ["x |> resample(4, 3, 6)", "x |> resample(1, 4, 6)", "x |> resample(8, 12, 7)", "x |> resample(2, 2)"],
-    "s4": ["x |> s4(4, copies=2)", "x |> s4(6, softplus=true, dt_min=0.1, dt_max=1.0)", "x |> s4(4, both=true)"],
+    "s4": [
+        "x |> s4(4, copies=2)",
+        "x |> s4(4, copies=0)",
+        "x |> s4(6, softplus=true, dt_min=0.1, dt_max=1.0)",
+        "x |> s4(4, both=true)",
+    ],
     "s4d": ["x |> s4d(4, init=real, disc=bilinear)", "x |> s4d(6, init=inv, dt_min=0.01, dt_max=1.0)"],
     "shift": ["x[t-3]", "x |> shift(0)", "x |> shift(30)", "x |> shift(2, before=1)", "x |> take(1) |> shift(2)"],
     "spectrogram": [
@@ -163,6 +184,7 @@ USAGES = {
 }
 # A tick more or less is read from element to element: their declared windows are bounds, not tight.
 BOUNDS = {
+    "begin(x, 0.5)",
     "x |> attention(2, chunk=5)",
     "x |> attention(2, chunk=8, rope=0, bias=true)",
     "x |> attention(2, chunk=7, causal=false)",

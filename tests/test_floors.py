@@ -196,7 +196,7 @@ for arguments, code in COMMANDS:
 def test_lint_needs_neither_torch_nor_numpy(tmp_path):
     """Of a good spec and of a broken one, in one fresh process."""
     wrong = tmp_path / "wrong.yaml"
-    wrong.write_text((ROOT / "specs" / "sashimi.yaml").read_text().replace("wave[t-1] |> embed", "wave |> embed"))
+    wrong.write_text((ROOT / "specs" / "sashimi.yaml").read_text().replace("wave[t-1] |>", "wave |>"))
     commands = [
         (["lint", "sashimi"], 0),
         (["lint", "sashimi", "d=32", "--format", "json"], 0),

@@ -228,7 +228,6 @@ WRONG = {
     "graph:\n  h: h[t-1].a + x\n": "GS0216",
     "graph:\n  h: h[t-1][t-1] + x\n": "GS0407",
     "graph:\n  r: split(r.a[t-1], a=1, b=2)\n  h: x + r.b\n": "GS0407",
-    "graph:\n  h: x + (h[t-1] |> dropout(0.5))\n": "GS0190",
     "graph:\n  c: x + c\n  h: c\n" + CELL.format("init: 0", "x"): "GS0224",
     "graph:\n  h: x\ncells:\n  x:\n    type: float[T, 3] @ 100\n    next: x\n": "GS0224",
     "graph:\n  h: c\n" + CELL.format("init: x", "c + x"): "GS0407",

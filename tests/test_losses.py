@@ -80,3 +80,11 @@ def test_a_certain_event_has_entropy_0_and_a_finite_gradient():
     y = Entropy()(p)
     y.sum().backward()
     assert y.item() == 0 and p.grad.isfinite().all()
+
+
+def test_accuracy_is_the_share_of_events_among_the_k_likeliest():
+    from graphspec.ops.modules.losses import Accuracy
+
+    logits = torch.tensor([[[[3.0, 1.0, 2.0, 0.0], [0.0, 0.0, 1.0, 0.0]]]])
+    x = torch.tensor([[[1, 0]]])
+    assert [Accuracy(k)(logits, x).tolist() for k in (1, 2, 3)] == [[[[0.0, 0.0]]], [[[0.0, 1.0]]], [[[1.0, 1.0]]]]

@@ -27,7 +27,7 @@ LEAVES = {
     "s4d.c": "layer/layer/kernel/C",
     "s4d.d": "layer/layer/D",
 }
-DENSE = {("s4", "linear"): "layer/output_linear/0", ("ff", "linear"): "layer/ff/0/0", ("ff", "linear_2"): "layer/ff/2"}
+DENSE = {("ssm", "linear"): "layer/output_linear/0", ("ff", "linear"): "layer/ff/0/0", ("ff", "linear_2"): "layer/ff/2"}
 PLACES = {  # what stands outside the repeated layers
     "x0.embed": "enc",
     "x1.down_pool.linear": "net/d_layers/0/linear",
@@ -44,11 +44,11 @@ TAPS = {
     "tap/net/u_layers/0/0": "y1.up_pool.unfold",
     "tap/net/u_layers/1/0": "y0.up_pool.unfold",
 }
-LAYER = re.compile(r"(\w+\.residual)\.(\d+)\.s4_ff\.(s4|ff)_res\.residual\.(.+)")
+LAYER = re.compile(r"(\w+\.residual)\.(\d+)\.ssm_ff\.(ssm|ff)_res\.residual\.(.+)")
 
 
 def layer_of(path):
-    """`m.residual.1.s4_ff.ff_res.residual.linear.bias` -> (`net/c_layers/3`, `ff`, `linear.bias`)."""
+    """`m.residual.1.ssm_ff.ff_res.residual.linear.bias` -> (`net/c_layers/3`, `ff`, `linear.bias`)."""
     stage, repeat, kind, rest = LAYER.fullmatch(path).groups()
     folder, first = STAGES[stage]
     return f"net/{folder}/{first + 2 * int(repeat) + (kind == 'ff')}", kind, rest

@@ -55,9 +55,17 @@ SMALL = {
     "samplernn_small": SAMPLERNN,
     "code_lm_delay": CODES,
     "code_lm_delay_small": CODES,
+    "sashimi_dml": SASHIMI,
+    "sashimi_small_dml": SASHIMI,
+    "sashimi_modular": SASHIMI,
+    "sashimi_unet_modular": SASHIMI,
 }
 SPECS = sorted(p.stem for p in shipped().glob("*.yaml"))
-BASES = [name for name in SPECS if not name.endswith("_small") or name.removesuffix("_small") not in SPECS]
+DATA = [f"sashimi_{data}" for data in ("sc09", "youtubemix", "beethoven", "musdb18_mono", "musdb18_stereo")]
+DATA += [f"{name}_dml" for name in DATA]  # the same graphs with data of their own
+SMALL |= dict.fromkeys(DATA, SASHIMI)
+_LARGER = {name.replace("_small", "") for name in SPECS if "_small" in name}
+BASES = [n for n in SPECS if n not in DATA and not ("_small" in n and n.replace("_small", "") in _LARGER)]
 
 
 @pytest.fixture(autouse=True)

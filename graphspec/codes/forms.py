@@ -1,5 +1,4 @@
-"""GS0640: what cannot stream. GS0701 to GS0704: what `graphspec verify` finds on a spec that lints: faults of ours, or
-of a plugin."""
+"""What cannot stream or step, and what `graphspec verify` finds on a spec that lints: our faults, or a plugin's."""
 
 from graphspec.codes import Code
 
@@ -18,6 +17,16 @@ CODES = (
         failing="",
         passing=_SMALL,
         fix="Read a window instead: attention with window= or chunk=, mean_pool, a recurrence.",
+    ),
+    Code(
+        "GS0641",
+        "this has no fixed step, or schedule of ticks",
+        "A step of fixed shape gives each element with its own tick, so nothing on the way may look ahead; and the "
+        "schedule by which ticks are sampled on a backend never runs a value ahead of its time. Streams and the "
+        "slower sampler that asks at every tick what can be made reach both.",
+        failing="",
+        passing=_SMALL,
+        fix="Leave --backend away; stream or sample it instead of exporting it, or take out the look-ahead.",
     ),
     Code(
         "GS0701",

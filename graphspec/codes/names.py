@@ -145,7 +145,8 @@ CODES = (
     Code(
         "GS0216",
         "there is no such field",
-        "Only records have fields: what a block with several named outputs gives, or `split`. A plain value has none.",
+        "Records have fields, what a block with several named outputs gives, or `split`; and so have distributions, as "
+        "`dist.scale`. A plain value has none.",
         failing=_graph("parts.left |> tanh\n  parts: h |> halves", blocks=_SPLIT),
         passing=_graph("parts.low |> tanh\n  parts: h |> halves", blocks=_SPLIT),
         fix="Name one of the fields that the note lists.",

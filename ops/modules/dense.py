@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from graphspec.ops.modules import initial
-from graphspec.ops.modules.contract import Generator, Stateless
+from graphspec.ops.modules.contract import Generator, State, Stateless
 
 
 class Linear(Stateless):
@@ -41,6 +41,68 @@ class Linear(Stateless):
         bias = None if none else torch.cat(each)
         sizes = [m.weight.shape[0] for m in modules]
         return lambda x: F.linear(x, weight, bias).split(sizes, -1)
+
+    @staticmethod
+    def onto(modules: Sequence[Linear]) -> Callable[[Tensor, Tensor], tuple[Tensor, ...]]:
+        """As `stacked`, on top of what `beside` made of it at this tick: `[B, 1, ..., C]`, `[B, ..., units]`."""
+        weight = torch.cat([m.weight for m in modules]).t()
+        sizes = [m.weight.shape[0] for m in modules]
+
+        def call(x: Tensor, plus: Tensor) -> tuple[Tensor, ...]:
+            plus = plus if plus.ndim == 2 else plus.flatten(0, -2)
+            return torch.addmm(plus, x.flatten(0, -2), weight).unflatten(0, x.shape[:-1]).split(sizes, -1)
+
+        return call
+
+    @staticmethod
+    def beside(modules: Sequence[Linear], added: Sequence[Tensor | None]) -> Tensor:
+        """What is added to several maps, and their biases, side by side: `[B, T, ..., units]` of all of them."""
+        some = next(a for a in added if a is not None)
+        each = []
+        for m, a in zip(modules, added, strict=True):
+            bias = m.bias if m.bias is not None else None
+            if a is None:
+                zero = some.new_zeros(()) if bias is None else bias
+                a = zero.expand(*some.shape[:-1], m.weight.shape[0])
+            elif bias is not None:
+                a = a + bias
+            each.append(a)
+        return torch.cat(each, -1)
+
+
+class NormedLinear(Stateless):
+    """A Linear with W = g v / ||v|| row by row (weight normalisation, Salimans and Kingma 2016, arXiv 1602.07868).
+
+    `[B, T, ..., channels]` -> `[B, T, ..., units]`. Weights g [units], v [units, channels], bias [units].
+    """
+
+    def __init__(self, channels: int, units: int, bias: bool = True) -> None:
+        super().__init__()
+        self.g = nn.Parameter(torch.empty(units))
+        self.v = nn.Parameter(torch.empty(units, channels))
+        self.bias = nn.Parameter(torch.empty(units)) if bias else None
+
+    def reset(self, generator: Generator) -> None:
+        """v as a Linear draws its W; g 1/sqrt(3), what the length of such a row is by its mean square."""
+        bound = 1 / math.sqrt(self.v.shape[1])
+        initial.uniform(self.v, bound, generator("v"))
+        initial.constant(self.g, math.sqrt(1 / 3))
+        if self.bias is not None:
+            initial.uniform(self.bias, bound, generator("bias"))
+
+    def weight(self) -> Tensor:
+        """W [units, channels]."""
+        return self.v * (self.g / torch.linalg.vector_norm(self.v, dim=1))[:, None]
+
+    def prepare(self) -> State:
+        """W as `weight`, made once instead of at every tick."""
+        return {"weight": self.weight()}
+
+    def forward(self, x: Tensor) -> Tensor:
+        return F.linear(x, self.weight(), self.bias)
+
+    def step(self, x: Tensor, *, state: State, prepared: State) -> tuple[Tensor, State]:
+        return F.linear(x, prepared["weight"], self.bias), state
 
 
 class Embed(Stateless):

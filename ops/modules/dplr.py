@@ -46,9 +46,9 @@ def legs(state: int) -> tuple[Tensor, Tensor, Tensor]:
 class S4(nn.Module):
     """S4 with D u included: [B, T, channels] -> [B, T, channels]; channels do not mix.
 
-    channels: systems H, of which those with the same number modulo `copies` share A, P and B. state: N, real size of
-    each. dt_min, dt_max: bounds of the log-uniform initial step, in ticks of the input. softplus: dt is softplus of its
-    weight, not exp. both: a second C reads the future (lag -1 and on), and the layer has no step.
+    channels: systems H, of which those with the same number modulo `copies` (0: H) share A, P and B. state: N, real
+    size of each. dt_min, dt_max: bounds of the log-uniform initial step, in ticks of the input. softplus: dt is
+    softplus of its weight, not exp. both: a second C reads the future (lag -1 and on), and the layer has no step.
     Weights log_dt [H], log_a_re and a_im [S, n] (A = -exp(log_a_re) - i a_im - P P*), p and b [S, n, 2], c [H, n, 2]
     (both: [2, H, n, 2]), d [H]. State {"re", "im"}: [B, H, n].
     """
@@ -66,6 +66,7 @@ class S4(nn.Module):
         super().__init__()
         if channels < 1 or state < 2 or state % 2:
             raise ValueError(f"channels is at least 1 and state even and at least 2, not {channels} and {state}")
+        copies = copies or channels
         if copies < 1 or channels % copies:
             raise ValueError(f"s4: {copies} copies do not divide {channels} channels")
         if not 0 < dt_min <= dt_max:

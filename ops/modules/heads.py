@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor
+from torch import Tensor, nn
 
 from graphspec.ops.modules.contract import Stateless
 from graphspec.ops.modules.dense import Linear
-
-Knob = float | Tensor | None  # a static `[]` value: a number, or one per batch row `[b]`
+from graphspec.ops.modules.knobs import Knob, bounded, per_row, wide
 
 
 class Categorical(Linear):
@@ -27,7 +26,7 @@ class CategoricalNLL(Stateless):
     """Logits `[B, T, ..., C, classes]` and classes `[B, T, ..., C]` -> -log p of each, nats `[B, T, ..., C]`."""
 
     def forward(self, logits: Tensor, x: Tensor) -> Tensor:
-        return -F.log_softmax(_wide(logits), -1).gather(-1, x[..., None]).squeeze(-1)
+        return -F.log_softmax(wide(logits), -1).gather(-1, x[..., None]).squeeze(-1)
 
 
 class CategoricalMode(Stateless):
@@ -53,11 +52,11 @@ class CategoricalDraw(Stateless):
         # Knobs left at their neutral number cost nothing.
         if not isinstance(top_p, Tensor) and top_p is not None and top_p >= 1:
             top_p = None
-        z = self._masked(_wide(logits), top_p)
+        z = self._masked(wide(logits), top_p)
         if isinstance(temperature, Tensor) or temperature not in (None, 1):
             # Differences to the largest, so that dividing by next to nothing gives 0 and -inf: the argmax.
             limits = torch.finfo(z.dtype)
-            z = (z - z.amax(-1, keepdim=True)) / _bounded(_row(temperature, z), limits.tiny, limits.max)
+            z = (z - z.amax(-1, keepdim=True)) / bounded(per_row(temperature, z), limits.tiny, limits.max)
         p = z.softmax(-1)
         reached = (p.cumsum(-1) > noise[..., None]) & (p > 0)
         # argmax gives the first of equals: the first class reached, or, where rounding leaves none, the likeliest.
@@ -72,21 +71,30 @@ class CategoricalDraw(Stateless):
         if top_p is not None:
             # The probability of all likelier classes; rounded above 1 it would cut the tail even of top_p = 1.
             before = F.pad(top.softmax(-1).cumsum(-1).clamp(max=1.0)[..., :-1], (1, 0))
-            top = top.masked_fill(before > _bounded(_row(top_p, z), 0.0, 1.0), -torch.inf)
+            top = top.masked_fill(before > bounded(per_row(top_p, z), 0.0, 1.0), -torch.inf)
         return torch.full_like(z, -torch.inf).scatter(-1, order, top)
 
 
-def _wide(logits: Tensor) -> Tensor:
-    """At least float32: probabilities of half precision do not add up to 1."""
-    return logits.to(torch.promote_types(logits.dtype, torch.float32))
+class CategoricalField(Stateless):
+    """Logits `[B, T, ..., C, classes]` -> themselves, or the entropy `[B, T, ..., C]` of each in nats."""
+
+    def __init__(self, name: str) -> None:
+        super().__init__()
+        self.name = name
+
+    def forward(self, logits: Tensor) -> Tensor:
+        if self.name == "logits":
+            return logits
+        log_p = wide(logits).log_softmax(-1)
+        return -(log_p.exp() * log_p).sum(-1)
 
 
-def _row(knob: float | Tensor, like: Tensor) -> float | Tensor:
-    """One number a batch row, lined up with `like`."""
-    if not isinstance(knob, Tensor):
-        return knob
-    return knob.to(like.dtype).reshape(-1, *[1] * (like.dim() - 1))
+class LogProb(Stateless):
+    """Of whatever distribution: its `nll` with the sign turned."""
 
+    def __init__(self, nll: nn.Module) -> None:
+        super().__init__()
+        self.nll = nll
 
-def _bounded(x: float | Tensor, low: float, high: float) -> float | Tensor:
-    return x.clamp(low, high) if isinstance(x, Tensor) else min(max(x, low), high)
+    def forward(self, d: Tensor, x: Tensor) -> Tensor:
+        return -self.nll(d, x)

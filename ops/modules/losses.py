@@ -46,6 +46,18 @@ class CrossEntropy(Stateless):
         return -F.log_softmax(wide, -1).gather(-1, x)
 
 
+class Accuracy(Stateless):
+    """Logits `[B, T, ..., C, n]` and classes `[B, T, ..., C]` -> 1 where fewer than k classes are likelier, else 0."""
+
+    def __init__(self, k: int) -> None:
+        super().__init__()
+        self.k = k
+
+    def forward(self, logits: Tensor, x: Tensor) -> Tensor:
+        own = logits.gather(-1, x[..., None])
+        return ((logits > own).sum(-1) < self.k).to(logits.dtype)
+
+
 class Entropy(Stateless):
     """Probabilities `[B, T, ..., C]` -> `[B, T, ..., 1]`: -sum p log p, nats."""
 

@@ -60,6 +60,25 @@ class RMSNorm(Stateless):
         return F.rms_norm(x, (self.channels,), self.weight, self.eps)
 
 
+class ChannelNorm(Stateless):
+    """`[B, T, ..., channels]` -> the same, s (x - mean + m) / std with scalars. Weights m [1] and s [1]."""
+
+    def __init__(self, eps: float = 1e-5) -> None:
+        super().__init__()
+        self.eps = eps
+        self.m = nn.Parameter(torch.empty(1))
+        self.s = nn.Parameter(torch.empty(1))
+
+    def reset(self, generator: Generator) -> None:
+        """Mean 0, deviation 1."""
+        initial.constant(self.m, 0.0)
+        initial.constant(self.s, 1.0)
+
+    def forward(self, x: Tensor) -> Tensor:
+        variance, mean = torch.var_mean(x, -1, correction=0, keepdim=True)
+        return (x - (mean - self.m)) * (self.s * torch.rsqrt(variance + self.eps))
+
+
 class GroupNorm(_Scaled):
     """`[B, T, ..., channels]` (or static `[b, ..., channels]`) -> the same, per group over the axes but B and T."""
 

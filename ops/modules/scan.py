@@ -18,6 +18,7 @@ from torch import Tensor
 
 _VARYING = 16  # ticks in a block; 8 to 32 cost about the same, and short products of gains stay in range
 _CONSTANT = 32
+_MANY = 64  # blocks
 
 
 def affine_scan(a: Tensor, b: Tensor, y0: Tensor) -> Tensor:
@@ -121,6 +122,10 @@ def _entering(product: Tensor, end: Tensor, start: Tensor, reverse: bool) -> Ten
     come in float64 too, a constant one with time 1. Those that overflow are held at the largest number: the loop has
     none, and what is still zero has to stay zero under an unstable gain.
     """
+    if end.shape[1] > _MANY and product.shape[1] > 1:  # doubling passes over all blocks again and again: in blocks, too
+        y, top = torch.empty(end.shape, dtype=torch.float64, device=end.device), torch.finfo(torch.float64).max
+        _run(product.clamp(-top, top), end.double(), start[:, 0].double(), y, reverse)
+        return torch.cat([y, start.double()] if reverse else [start.double(), y], 1).to(end.dtype)
     y = torch.cat([end, start] if reverse else [start, end], 1).double()
     N, s, top = y.shape[1], 1, torch.finfo(torch.float64).max
     constant = product.shape[1] == 1
