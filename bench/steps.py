@@ -27,7 +27,8 @@ from torch import Tensor
 from graphspec.cli.load import compile_spec
 from graphspec.compiler.lower import Model
 from graphspec.graph import Value
-from graphspec.runtime.sample import Delay, Instruction, Sampler, _gathered
+from graphspec.runtime.instructions import Delay, Instruction, gathered
+from graphspec.runtime.sample import Sampler
 
 Turn = Callable[[], object]
 
@@ -132,8 +133,8 @@ class EveryLevel:
             made.run(registers, states, None)
             registers[made.register] = kept
             return
-        given = [_gathered(p, registers) for p in made.plain]
-        named = {k: _gathered(p, registers) for k, p in made.named.items()}
+        given = [gathered(p, registers) for p in made.plain]
+        named = {k: gathered(p, registers) for k, p in made.named.items()}
         if made.stateless:
             made.call(*given, **named)
         else:

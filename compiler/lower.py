@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from torch import nn
@@ -100,10 +100,13 @@ class Model(Running, nn.Module):
         return super().load_state_dict(state_dict, strict=strict)
 
 
-def lower(checked: Checked, seed: int = 0, device: str | torch.device = "cpu") -> Model:
+AModel = TypeVar("AModel", bound=Model)
+
+
+def lower(checked: Checked, seed: int = 0, device: str | torch.device = "cpu", of: type[AModel] = Model) -> AModel:
     """The model with its weights drawn. Modules are laid out on the meta device first: sizes before memory."""
     with torch.device("meta"):
-        model = Model(checked)
+        model = of(checked)
     for module in model.modules():  # not `to_empty`, which loads sympy for every copy from meta
         for name, p in module._parameters.items():
             if p is not None:

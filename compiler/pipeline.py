@@ -13,6 +13,7 @@ from graphspec.compiler.plan import schedule
 from graphspec.compiler.regions import Region, regions
 from graphspec.compiler.resolve import Files, Spec, resolve
 from graphspec.compiler.settings import Settings, read_settings
+from graphspec.compiler.taking import nodes
 from graphspec.declare import Catalogue
 from graphspec.diagnostic import Findings, SpecError
 from graphspec.document import Document
@@ -59,7 +60,11 @@ def check(
             continue
         try:
             schedule(entry)
-        except SpecError as error:  # it trains all the same; better told before than after
-            findings.add(*(replace(d, severity="warning") if d.code == "GS0190" else d for d in error.diagnostics))
+        except SpecError as error:
+            findings.add(*(d for d in error.diagnostics if d.code != "GS0641"))
             findings.stop_on_errors()
+            try:  # what the schedule does not reach is sampled as a stream
+                nodes(entry, [f.drawn for f in entry.feeds], regions(entry, catalogue))
+            except SpecError as refused:  # it trains all the same; better told before than after
+                findings.add(*(replace(d, severity="warning") for d in refused.diagnostics))
     return Checked(spec, graph, table, told, catalogue, found)

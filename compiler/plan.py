@@ -64,7 +64,10 @@ def consumed(value: Value, i: int, first: int, count: int) -> tuple[int, int]:
 
 
 def schedule(graph: Graph) -> Schedule:
-    """The schedule of an entry with feeds, which have been proven strictly causal."""
+    """The schedule of an entry with feeds, which have been proven strictly causal.
+
+    Raises SpecError GS0641 for what it does not reach; the stream executor may (runtime/stream_sampler.py).
+    """
     feeds = graph.feeds
     played = [v for v in graph.outputs.values() if v.type.timed]
     values = graph.needed_for([f.drawn for f in feeds] + played)
@@ -74,10 +77,10 @@ def schedule(graph: Graph) -> Schedule:
     assert rate is not None
     for f in feeds:
         if f.source.type.rate != rate:
-            fail("GS0190", "feeding inputs of different rates is not built yet", f.span)
+            fail("GS0641", "what is fed has unlike rates", f.span)
     for v in values:
         if v.is_input and v.type.timed and v not in sources:
-            fail("GS0190", f"sampling with the timed input '{v.path}' given from outside is not built yet", v.span)
+            fail("GS0641", f"'{v.path}' is given from outside, beside what is drawn", v.span)
     block = block_of(values, rate)
     if block > MAX_BLOCK:
         fail("GS0804", f"the schedule repeats after {block} ticks; the limit is {MAX_BLOCK}", feeds[0].span)
@@ -109,8 +112,8 @@ def schedule(graph: Graph) -> Schedule:
                 at = max(at, _latest(v, i, operand, first, group, ready[operand], phases * block))
             if at >= phases * block:
                 fail(
-                    "GS0190",
-                    f"{v.path} looks ahead of its block while sampling, which is not built yet",
+                    "GS0641",
+                    f"{v.path} looks ahead of its block while sampling",
                     v.span,
                     related=[Related("needed for what is fed", feeds[0].span)],
                 )
@@ -126,8 +129,8 @@ def schedule(graph: Graph) -> Schedule:
             ago = [(e - v.carry) for e in range(len(there))]
             made = [there[e % len(there)] + phases * block * (e // len(there)) for e in ago]
             if any(m > at for m, at in zip(made, ready[v], strict=True)):
-                told = f"sampling the loop of {v.path} needs values ahead of their time, which is not built yet"
-                fail("GS0190", told, v.span)
+                told = f"sampling the loop of {v.path} needs values ahead of their time"
+                fail("GS0641", told, v.span)
     static = tuple(v for v in values if not v.type.timed and not v.is_input)
     fed = tuple((f.source, f.drawn) for f in feeds)
     return Schedule(block, tuple(values), fed, elements, tuple(fires), static, phases, turns)
@@ -173,7 +176,7 @@ def _latest(v: Value, i: int, operand: Value, first: int, count: int, ready: lis
         a, b = consumed(v, i, first, count)
         n, d = window.stride.numerator, window.stride.denominator
         if window.future != inf and (first + count - 1) * n // d + window.future >= b:
-            fail("GS0190", f"{v.path} looks ahead; streaming it is not built yet", v.span)
+            fail("GS0641", f"{v.path} looks ahead", v.span)
         wanted = range(a, b)
     return max((ready[e % size] + period * (e // size) for e in wanted if e >= 0), default=0)
 
@@ -188,10 +191,8 @@ def _in_time(feeds: Sequence[Feed], ready: Mapping[Value, list[int]], phases: in
         late = [k for k, at in enumerate(ready[f.drawn]) if at > phases * k + turn]
         if late:
             fail(
-                "GS0190",
-                f"sampling '{f.source.path}' would need values ahead of their own time (at tick {late[0]} of the "
-                "schedule), which is not built yet",
+                "GS0641",
+                f"sampling '{f.source.path}' needs values ahead of their own time (at tick {late[0]} of the schedule)",
                 f.span,
-                notes=["training and scoring work"],
                 fixes=[Fix("put the delay behind the fold: x |> fold(p) |> shift(1), not x |> shift(k) |> fold(p)")],
             )

@@ -156,7 +156,7 @@ def _loops(checked: Checked) -> list[str]:
 
 def _schedule(plan: Schedule | None, unplanned: str) -> list[str]:
     if plan is None:
-        return [f"sampling: {unplanned}"] if unplanned else []
+        return [f"sampling: as a stream, tick by tick: {unplanned}"] if unplanned else []
     timed = [v for v in plan.values if v.type.timed and v.op is not None]
     ticks: dict[Value, set[int]] = {}
     for fire in plan.fires:

@@ -121,7 +121,7 @@ class Running:
         if key not in self.forms:
             ahead = looks_ahead(self.graph.needed_for(targets))
             if ahead is not None:
-                fail("GS0190", f"{ahead.path} looks ahead; streaming it is not built yet", ahead.span)
+                fail("GS0641", f"{ahead.path} looks ahead, so there is no step of fixed shape; it streams", ahead.span)
             self.forms[key] = self._emitted(targets, stepping=True)
         return self.forms[key]
 
@@ -150,10 +150,10 @@ class Running:
     ) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
         """One block of ticks. Returns the timed targets by name, and the new state; nothing is changed in place."""
         targets = self._stepped()
-        found, new = self.stream(list(targets.values()), inputs, state, prepared, noise)
+        found, new = self.advance(list(targets.values()), inputs, state, prepared, noise)
         return dict(zip(targets, found, strict=True)), new
 
-    def stream(
+    def advance(
         self,
         values: Sequence[Value],
         inputs: Mapping[str, Tensor | float],

@@ -7,6 +7,7 @@ import gc
 import importlib
 import os
 import sys
+from typing import Any
 
 COMMANDS = {
     "lint": "check a spec: shapes, rates, causality; says what is wrong and how to mend it",
@@ -17,13 +18,17 @@ COMMANDS = {
     "schema": "the JSON Schema of specs, for editors",
     "latency": "how late a stream of it is, where that comes from, and what would save most",
     "verify": "run both forms of a spec against each other, and against what was proven of time",
+    "data": "prepare recordings: channels mixed, split or kept, resampled; goes on where it was stopped",
     "train": "train a spec",
     "eval": "score a run on the held-out recordings, whole",
+    "compare": "runs side by side: the settings that differ, last and best values, a page of their curves",
     "stream": "sound through a trained model, block by block, with its real-time factor",
     "sample": "make sound with a trained run",
+    "export": "write a trained run's step as .pt2, ONNX or a compiled package, its states named",
+    "import-checkpoint": "weights that the s4 repository trained, checked, as a run of a spec",
 }
 
-SHORT = ("lint", "draw", "resolve", "explain", "schema", "latency")
+SHORT = ("lint", "draw", "resolve", "explain", "schema", "latency", "compare")
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -36,14 +41,17 @@ def main(argv: list[str] | None = None) -> int:
     for name, summary in COMMANDS.items():
         sub = subparsers.add_parser(name, help=summary, description=summary)
         if argv[:1] == [name]:  # only the command that is called is imported
-            importlib.import_module(f"graphspec.cli.{name}_command").arguments(sub)
+            _command(name).arguments(sub)
     options, rest = parser.parse_known_args(argv)
     if rest:  # NAME=VALUE may stand anywhere among the options
         if not hasattr(options, "overrides") or any(r.startswith("-") or "=" not in r for r in rest):
             parser.error(f"not understood: {' '.join(rest)}")
         options.overrides = [*options.overrides, *rest]
-    command = importlib.import_module(f"graphspec.cli.{options.command}_command")
-    return _guarded(command, options)
+    return _guarded(_command(options.command), options)
+
+
+def _command(name: str) -> Any:
+    return importlib.import_module(f"graphspec.cli.{name.replace('-', '_')}_command")
 
 
 def _guarded(command: object, options: argparse.Namespace) -> int:

@@ -7,94 +7,22 @@ Noise comes from the counter (seed, stream, row, tick), so batch size and chunki
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from graphspec.compiler.lower import Model
 from graphspec.compiler.plan import Fire, Schedule, consumed, schedule
 from graphspec.diagnostic import fail
-from graphspec.graph import Constant, Value
-from graphspec.ops.modules.noise import normal, stream_id, uniform
+from graphspec.graph import Constant, Graph, Value
+from graphspec.runtime.backend import BACKENDS, Backend, chosen
+from graphspec.runtime.chance import drawn
+from graphspec.runtime.instructions import Delay, Instruction, Pick, Registers
 from graphspec.types import Type
 
 NOISE_TICKS = 4096  # noise is drawn for so many ticks at a time
-
-Registers = list[Any]
-
-
-@dataclass(frozen=True)
-class Pick:
-    """Elements of a register: all of it, or from `first` on."""
-
-    register: int
-    first: int
-    count: int
-    whole: bool
-
-    def of(self, registers: Registers) -> Tensor:
-        held = registers[self.register]
-        return held if self.whole else held[:, self.first : self.first + self.count]
-
-
-class Instruction:
-    """Run one module for some elements: gather operands, step, keep the result and the state."""
-
-    def __init__(
-        self, module: nn.Module, plain: list[Any], named: dict[str, Any], register: int,
-        state: int | None, prepared: dict[str, Tensor], noise: tuple[Value, int, int] | None, parts: list[int] | None,
-    ):  # fmt: skip
-        self.module, self.plain, self.named, self.register = module, plain, named, register
-        self.state, self.prepared, self.noise, self.parts = state, prepared, noise, parts
-        self.stateless = state is None and not prepared
-        self.call = module.forward if self.stateless else module.step
-
-    def run(
-        self, registers: Registers, states: list[dict[str, Tensor]], noise: Callable[[Value, int, int], Tensor]
-    ) -> None:
-        given = [_gathered(p, registers) for p in self.plain]
-        named = {k: _gathered(p, registers) for k, p in self.named.items()} if self.named else {}
-        if self.noise is not None:
-            named["noise"] = noise(*self.noise)
-        if self.stateless:
-            made = self.call(*given, **named)
-        else:
-            own = states[self.state] if self.state is not None else {}
-            made, new = self.call(*given, state=own, prepared=self.prepared, **named)
-            if self.state is not None:
-                states[self.state] = new
-        if self.parts is None:
-            registers[self.register] = made
-        else:
-            for register, part in zip(self.parts, made, strict=True):
-                registers[register] = part
-
-
-class Delay:
-    """Element e of a delay is element e - k of its operand: this block's, or what is left of the blocks before."""
-
-    def __init__(self, register: int, past: int, first: int, count: int, k: int, source: list[Pick]):
-        self.register, self.past, self.first, self.count, self.k, self.source = register, past, first, count, k, source
-
-    def run(self, registers: Registers, states: list[Any], noise: Any) -> None:
-        past = states[self.past]
-        each = [
-            past[e] if e < self.k else self.source[e - self.k].of(registers)
-            for e in range(self.first, self.first + self.count)
-        ]
-        registers[self.register] = each[0] if len(each) == 1 else torch.cat(each, 1)
-
-
-def _gathered(pick: Any, registers: Registers) -> Any:
-    if type(pick) is Pick:
-        return pick.of(registers)
-    if type(pick) is list:
-        return torch.cat([p.of(registers) for p in pick], 1)
-    return pick
 
 
 class Sampler:
@@ -108,7 +36,11 @@ class Sampler:
         knobs: Mapping[str, float] | None = None,
         first_row: int = 0,
         entry: str = "sample",
+        backend: str = "eager",
+        warn: Callable[[str], None] = lambda told: None,
     ):
+        if backend not in BACKENDS:
+            fail("GS0645", f"there is no backend '{backend[:30]}'; there are {', '.join(BACKENDS)}", None)
         view = model.entries.get(entry)
         if view is None or not view.graph.feeds:
             fail("GS0627", f"the spec has no '{entry}' with a feed, so nothing says what is drawn", None)
@@ -120,31 +52,43 @@ class Sampler:
         self.row_numbers = torch.arange(first_row, first_row + rows)
         like = next(model.parameters())
         self.device, self.like = like.device, like
+        self.backend, self.warn = backend, warn
+        self.running: Backend | None = None  # none: eager
+        self.chosen = "eager"
         self.knobs = self._knobs(knobs or {})
         self.tick = 0
         self._noise: dict[Value, tuple[int, Tensor]] = {}
         self._compile()
 
+    @property
+    def fed(self) -> tuple[tuple[Value, Value], ...]:
+        """Each input that is fed, and what is drawn for it."""
+        return self.plan.fed
+
     def _knobs(self, given: Mapping[str, float]) -> dict[Value, Any]:
         inputs = self.view.graph.inputs
         knobs = {n: i.default for n, i in inputs.items() if not i.value.type.timed}
-        for name, value in given.items():
-            if name in knobs and not value >= 0:
-                fail("GS0628", f"{name} is a number from 0, not {value}", None)
-            if name not in knobs:
-                fail("GS0628", f"the spec has no knob '{name}'; it has {', '.join(knobs) or 'none'}", None)
-        return {inputs[n].value: given.get(n, d) for n, d in knobs.items()}
+        chosen = chosen_knobs(self.view.graph, given)
+        if self.backend != "eager":  # a stage compiled for one number would be of no use for the next
+            dtype = self.like.dtype
+            chosen = {
+                n: x if x == knobs[n] else torch.tensor([float(x)], dtype=dtype, device=self.device)
+                for n, x in chosen.items()
+            }
+        return {inputs[n].value: x for n, x in chosen.items()}
 
     # ---- the program --------------------------------------------------------------------------------------------
 
     def _compile(self) -> None:
         plan, model = self.plan, self.view
         self.registers: Registers = []
+        self.widths: list[int] = []  # elements a register holds
         self.played = {n: v for n, v in model.graph.outputs.items() if v.type.timed}
         for n, v in model.graph.outputs.items():
             if not v.type.timed:
                 fail("GS0190", f"'{n}' has no time; sampling it is not built yet", v.span)
         self.where: dict[Value, list[Pick]] = {}  # element -> its register
+        self.values_of: dict[Any, Value] = {}  # of each instruction
         fed = dict(plan.fed)
         for v in plan.values:
             if v.type.timed and v in fed:
@@ -171,7 +115,7 @@ class Sampler:
             noise = {v.path: self._drawn(v, 0, 1)[:, 0] for v in plan.static if v.noise is not None}
             for v in plan.static:
                 self.static[v] = model.evaluate([v], {k.path: x for k, x in self.knobs.items()}, noise)[0]
-        begin = model.init_state(self.rows, self.like)
+        begin = model.init_state(self.rows, self.like, {k.path: x for k, x in self.knobs.items()})
         for v, slot in self.slots.items():
             if v.carry:
                 self.states[slot] = self._past(v, {"past": begin[f"{v.path}/past"]})
@@ -181,6 +125,7 @@ class Sampler:
             made = self._instruction(f, prepared)
             if made is not None:
                 program[f.at].append(made)
+                self.values_of[made] = f.value
             for name, v in self.played.items():
                 if v is f.value:
                     played[f.at] += [(name, p) for p in self.where[v][f.first : f.first + f.count]]
@@ -194,11 +139,13 @@ class Sampler:
 
     def _register(self) -> Pick:
         self.registers.append(None)
+        self.widths.append(1)
         return Pick(len(self.registers) - 1, 0, 1, True)
 
     def _hold(self, f: Fire) -> None:
         if f.value.part is not None or f.value.parts is None:
             self.registers.append(None)
+            self.widths.append(f.count)
             register = len(self.registers) - 1
             picks = [Pick(register, i, 1, f.count == 1) for i in range(f.count)]
             self.where.setdefault(f.value, []).extend(picks)
@@ -286,19 +233,34 @@ class Sampler:
             self._tick({name: p[:, k : k + 1] for name, p in prompt.items()})
 
     def _parallel(self, prompt: Mapping[str, Tensor]) -> None:
-        model = self.view
-        state = model.init_state(self.rows, self.like)
+        model, plan = self.view, self.plan
         knobs = {k.path: v for k, v in self.knobs.items()}
-        _, state = model.stream(list(self.slots), {**knobs, **prompt}, state, model.prepare())
+        state = model.init_state(self.rows, self.like, knobs)
+        blocks = next(iter(prompt.values())).shape[1] // plan.block
+        noise = {
+            v.path: self._drawn(v, 0, blocks * plan.elements[v]) if v.type.timed else self._drawn(v, 0, 1)[:, 0]
+            for v in plan.values
+            if v.noise is not None and v.op is not None and not v.op.training_noise
+        }
+        _, state = model.advance(list(self.slots), {**knobs, **prompt}, state, model.prepare(), noise)
         for v, slot in self.slots.items():
             own = {k.split("/", 1)[1]: t for k, t in state.items() if k.startswith(f"{v.path}/")}
             self.states[slot] = self._past(v, own) if v.carry or _delays(v) else own
+
+    def settle(self, ticks: int) -> None:
+        """Choose and build the backend for so many ticks, if that is not done; `draw` does it by itself."""
+        if self.backend != "eager":
+            self.chosen, self.running = chosen(self.backend, self, ticks, self.warn)
+            self.backend = "eager"
 
     @torch.no_grad()
     def draw(self, ticks: int, tell: Callable[[int], None] = lambda done: None) -> dict[str, Tensor]:
         """The next `ticks` of what is fed; of each value in `to:` what leaves meanwhile, [B, n, C] each."""
         if ticks < 1:
             fail("GS0629", f"draw 1 tick or more, not {ticks}", None)
+        self.settle(ticks)
+        if self.running is not None:
+            return self.running.draw(ticks, tell)
         out: dict[str, list[Tensor]] = {name: [] for name in self.played}
         for k in range(ticks):
             for name, element in self._tick(None):
@@ -321,9 +283,9 @@ class Sampler:
             for instruction in self.program[at]:
                 instruction.run(registers, states, self._noise_for)
             made += [(name, pick.of(registers)) for name, pick in self.leaving[at]]
-            for (source, drawn), turn in zip(plan.fed, plan.turns, strict=True):
+            for (source, event), turn in zip(plan.fed, plan.turns, strict=True):
                 if turn == phase:
-                    element = forced[source.path] if forced is not None else self.where[drawn][k].of(registers)
+                    element = forced[source.path] if forced is not None else self.where[event][k].of(registers)
                     registers[self.where[source][k].register] = element
         if k == plan.block - 1:
             self._next_block()
@@ -351,13 +313,18 @@ class Sampler:
 
     def _drawn(self, v: Value, start: int, count: int) -> Tensor:
         """Noise [B, count, ...] of elements start.. of a value, from the counter."""
-        assert v.noise is not None and v.op is not None
-        after = [int(d.as_int() or 1) for d in v.noise.after_time]
-        kind = normal if v.op.noise.startswith("normal") else uniform
-        ticks = torch.arange(start, start + count)
-        width = math.prod(after)
-        drawn = kind(self.seed, stream_id(v.path), self.row_numbers, ticks, width, self.like.dtype, self.device)
-        return drawn.reshape(self.rows, count, *after)
+        return drawn(v, self.seed, self.row_numbers, start, count, self.like)
+
+
+def chosen_knobs(graph: Graph, given: Mapping[str, float]) -> dict[str, Any]:
+    """The inputs without time by name: as given, else their defaults. Raises GS0628 for what is none, or below 0."""
+    knobs = {n: i.default for n, i in graph.inputs.items() if not i.value.type.timed}
+    for name, value in given.items():
+        if name not in knobs:
+            fail("GS0628", f"the spec has no knob '{name}'; it has {', '.join(knobs) or 'none'}", None)
+        if not value >= 0:
+            fail("GS0628", f"{name} is a number from 0, not {value}", None)
+    return {n: given.get(n, d) for n, d in knobs.items()}
 
 
 def _fits(name: str, given: Tensor, type_: Type, rows: int) -> None:

@@ -1,7 +1,8 @@
 """Score recordings whole: block after block through the step form, state carried from the first sample to the last.
 
-What holds outside training is scored (`eval:`). A model whose memory cannot be carried, because an op of it reads the
-future or the whole recording, is scored crop by crop instead, each crop by itself.
+What holds outside training is scored (`eval:`). Heads are scored in bits a sample, channel by channel too: each
+`nll(dist, x)` of the spec, whatever its losses and metrics are called. A model whose memory cannot be carried, because
+an op of it reads the future or the whole recording, is scored crop by crop instead, each crop by itself.
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from fractions import Fraction
 from itertools import count
-from math import prod
+from math import log, prod
 from typing import Any
 
 import torch
@@ -31,6 +32,7 @@ from graphspec.runtime.run import Run
 
 BLOCK = 16_384  # ticks a step, rounded to the model's own block
 
+Blocks = Iterator[tuple[int, int, dict[str, Tensor]]]
 Row = Mapping[str, Piece]  # what each input is given of one recording
 Scores = dict[str, float]
 
@@ -71,11 +73,13 @@ def score(
     pieces: Sequence[Piece | Row],
     tell: Callable[[str, Scores], None] = lambda n, r: None,
     step: int = 0,
+    heads: bool = False,
 ) -> Scores:
     """Means of losses and metrics over every tick of the recordings: a long one counts for more.
 
     pieces: of the only input, or of each input by its name (`rows`). A loss with a mask is divided by the mask's sum
     over all of them. step: the update after which it is, for a spec that reads `step`. tell(name, means of this one).
+    heads: also the bits a sample of each head, `NAME.bits`, and of its channels, `NAME.bits[0]` (`heads_of`).
     The tail that does not fill a block is padded behind, where causality keeps it from being heard; it is left out
     where a loss would hear it. Crop by crop (`whole_crops`), what is left behind the last crop is not scored. Raises
     GS0614 where nothing is as long as a crop.
@@ -85,10 +89,14 @@ def score(
     lengths = crop_lengths(model.checked) if by_crop else {}
     crops = count()  # numbered over all recordings, for the noise
     total = _Sums()
+    targets = _scored(model.outside_training, heads)
     for i, given in enumerate(pieces):
         row = given if isinstance(given, Mapping) else {data.input: given}
         inputs = _inputs(model, data, row)
-        found = _cropped(model, inputs, lengths, crops, step) if by_crop else _carried(model, data, inputs, i, step)
+        if by_crop:
+            found = _cropped(model, targets, inputs, lengths, crops, step)
+        else:
+            found = _carried(model, data, targets, inputs, i, step)
         if found.values:
             tell(next(iter(row.values())).name, found.means())
         total.add(found)
@@ -121,24 +129,53 @@ class _Sums:
         """Targets of one pass `[1, n, ...]` (or static, once a pass), of which the first `ticks` count."""
         for key, x in found.items():
             kind, _, name = key.partition(".")
-            if kind not in ("losses", "metrics"):
+            if kind not in ("losses", "metrics", "heads"):
                 continue
             x = x.double()
-            mask = found.get(f"masks.{name}") if kind == "losses" else None
+            mask = found.get(f"masks.{name}") if kind != "metrics" else None
             if ticks is not None:
                 x = x[:, : ticks[key]]
                 mask = mask[:, : ticks[key]] if mask is not None else None
-            if mask is None:
+            if kind == "heads":
+                self._bits(name, x / log(2), mask)
+            elif mask is None:
                 self.tally(name, x.sum().item(), x.numel())
             else:  # where, not a product: what is masked away counts as nothing even if it is infinite
                 weights = mask.double()
                 self.tally(name, torch.where(weights == 0, 0.0, x * weights).sum().item(), weights.sum().item())
 
+    def _bits(self, name: str, bits: Tensor, mask: Tensor | None) -> None:
+        """Of a head `[..., channels]`: all of it, and each channel where there are several."""
+        weights = torch.ones_like(bits) if mask is None else mask.double().expand_as(bits)
+        total = torch.where(weights == 0, 0.0, bits * weights).flatten(0, -2).sum(0).tolist()
+        counts = weights.flatten(0, -2).sum(0).tolist()
+        self.tally(f"{name}.bits", sum(total), sum(counts))
+        if len(total) > 1:
+            for c, (value, count) in enumerate(zip(total, counts, strict=True)):
+                self.tally(f"{name}.bits[{c}]", value, count)
 
-def _scored(running: Running) -> dict[str, Value]:
-    """Losses, their masks, and metrics, by the name of their target."""
+
+def heads_of(running: Running) -> dict[str, Value]:
+    """Every `nll(dist, x)` that losses and metrics are made of: by the name of its loss or metric, else by its path.
+
+    The same one written twice is one head, of the first name; losses come first.
+    """
+    graph = running.graph
+    terms = (*graph.losses, *graph.metrics)
+    every = graph.needed_for(list(_scored(running).values()))
+    named = [(t.name, t.value) for t in terms] + [(v.path, v) for v in every]
+    found: dict[tuple[object, ...], tuple[str, Value]] = {}
+    for name, v in named:
+        if v.op is not None and v.op.name == "nll" and v.type.timed:
+            found.setdefault(v.operands, (name, v))
+    return dict(found.values())
+
+
+def _scored(running: Running, heads: bool = False) -> dict[str, Value]:
+    """Losses, their masks, and metrics, and if asked for the heads, by the name of their target."""
     kinds = ("losses", "masks", "metrics")
-    return {n: v for n, v in running.targets.items() if n.partition(".")[0] in kinds and "." in n}
+    found = {n: v for n, v in running.targets.items() if n.partition(".")[0] in kinds and "." in n}
+    return found | {f"heads.{n}": v for n, v in heads_of(running).items()} if heads else found
 
 
 def _inputs(model: Model, data: Dataset, row: Row) -> dict[str, Tensor]:
@@ -158,9 +195,10 @@ def _inputs(model: Model, data: Dataset, row: Row) -> dict[str, Tensor]:
 # ---- state carried ---------------------------------------------------------------------------------------------------
 
 
-def _carried(model: Model, data: Dataset, inputs: Mapping[str, Tensor], number: int, step: int) -> _Sums:
+def _carried(
+    model: Model, data: Dataset, targets: Mapping[str, Value], inputs: Mapping[str, Tensor], number: int, step: int
+) -> _Sums:
     running = model.outside_training
-    targets = _scored(running)
     timed = {n: v for n, v in targets.items() if v.type.timed}
     fixed = {n: v for n, v in targets.items() if not v.type.timed}
     sums = _Sums()
@@ -169,26 +207,45 @@ def _carried(model: Model, data: Dataset, inputs: Mapping[str, Tensor], number: 
         sums.see(dict(zip(fixed, running.evaluate(list(fixed.values()), knobs), strict=True)))
     if not timed:
         return sums
-    values = list(timed.values())
-    fastest = max(data.tracks[n].rate for n in inputs)
-    needed = running.graph.needed_for(values)
+    rates = {n: data.tracks[n].rate for n in inputs}
+    for _, ticks, found in blocks(model, timed, inputs, rates, knobs, torch.tensor([number])):
+        sums.see(found, {n: int(ticks * (v.type.rate or 0) / max(rates.values())) for n, v in timed.items()})
+    return sums
+
+
+@torch.no_grad()
+def blocks(
+    model: Model,
+    values: Mapping[str, Value],
+    inputs: Mapping[str, Tensor],
+    rates: Mapping[str, Fraction],
+    knobs: Mapping[str, Tensor | float],
+    numbers: Tensor,
+) -> Blocks:
+    """Timed values over whole inputs `[B, ticks, ...]` by the step form, a block of ticks after another.
+
+    numbers: of the rows, `[B]`, for the noise. Yields (first, ticks, found): of the block the first tick and how many
+    there are, in ticks of the fastest input, and each value by its name; behind the end it may hold more of them.
+    """
+    running = model.outside_training
+    wanted = list(values.values())
+    fastest, rows = max(rates.values()), len(numbers)
+    needed = running.graph.needed_for(wanted)
     block = block_of(needed, fastest)
-    size = max(block, BLOCK // block * block)
-    seconds = next(Fraction(x.shape[1]) / data.tracks[n].rate for n, x in inputs.items())
+    size = max(block, BLOCK // rows // block * block)
+    seconds = next(Fraction(x.shape[1]) / rates[n] for n, x in inputs.items())
     ends = int(seconds * fastest)
-    if _hears_padding(running, values, block):
+    if _hears_padding(running, wanted, block):
         ends -= ends % block
     noisy = [v for v in needed if v.noise is not None and v.op is not None and not v.op.training_noise]
-    state, prepared = running.init_state(1, next(model.parameters())), running.prepare()
+    state, prepared = running.init_state(rows, next(model.parameters())), running.prepare()
     for first in range(0, ends, size):
         ticks = min(size, ends - first)
         padded = ticks + -ticks % block
-        parts = {n: _part(x, first, padded, data.tracks[n].rate / fastest) for n, x in inputs.items()}
-        noise = {v.path: _noise(model, v, number, first, padded, fastest) for v in noisy}
-        found, state = running.stream(values, {**knobs, **parts}, state, prepared, noise)
-        counted = {n: int(ticks * (v.type.rate or 0) / fastest) for n, v in timed.items()}
-        sums.see(dict(zip(timed, found, strict=True)), counted)
-    return sums
+        parts = {n: _part(x, first, padded, rates[n] / fastest) for n, x in inputs.items()}
+        noise = {v.path: _noise(model, v, numbers, first, padded, fastest) for v in noisy}
+        found, state = running.advance(wanted, {**knobs, **parts}, state, prepared, noise)
+        yield first, ticks, dict(zip(values, found, strict=True))
 
 
 def _hears_padding(running: Running, values: Sequence[Value], block: int) -> bool:
@@ -205,26 +262,30 @@ def _part(x: Tensor, first: int, ticks: int, share: Fraction) -> Tensor:
     return torch.cat([part, x[:, -1:].expand(-1, short, *x.shape[2:])], 1) if short else part
 
 
-def _noise(model: Model, v: Value, row: int, first: int, ticks: int, rate: Fraction) -> Tensor:
-    """The random operand of these ticks, from the counter, as validation draws it for this row."""
+def _noise(model: Model, v: Value, rows: Tensor, first: int, ticks: int, rate: Fraction) -> Tensor:
+    """The random operand of these ticks, from the counter, as validation draws it for these rows."""
     assert v.noise is not None and v.op is not None
     like, seed = next(model.parameters()), model.checked.settings.numbers["seed"]
     after = [int(d.as_int() or 1) for d in v.noise.after_time]
     share = (v.noise.rate or Fraction(0)) / rate
     at = torch.arange(int(first * share), int((first + ticks) * share)) if v.noise.timed else torch.arange(1)
     draw: Any = normal if v.op.noise.startswith("normal") else uniform
-    drawn = draw(seed, stream_id(v.path), torch.tensor([row]), at, prod(after), like.dtype, like.device, 0)
-    return drawn.reshape(1, *([len(at)] if v.noise.timed else []), *after)
+    drawn = draw(seed, stream_id(v.path), rows, at, prod(after), like.dtype, like.device, 0)
+    return drawn.reshape(len(rows), *([len(at)] if v.noise.timed else []), *after)
 
 
 # ---- crop by crop ----------------------------------------------------------------------------------------------------
 
 
 def _cropped(
-    model: Model, inputs: Mapping[str, Tensor], lengths: Mapping[str, int], numbers: Iterator[int], step: int
+    model: Model,
+    targets: Mapping[str, Value],
+    inputs: Mapping[str, Tensor],
+    lengths: Mapping[str, int],
+    numbers: Iterator[int],
+    step: int,
 ) -> _Sums:
     running = model.outside_training
-    targets = _scored(running)
     sums = _Sums()
     for i in range(min(x.shape[1] // lengths[name] for name, x in inputs.items())):
         crop = {n: x[:, i * lengths[n] : (i + 1) * lengths[n]] for n, x in inputs.items()}

@@ -16,9 +16,31 @@ from torch import Tensor
 
 from graphspec.compiler.lower import Model
 from graphspec.compiler.taking import begun
-from graphspec.diagnostic import fail
+from graphspec.diagnostic import Fix, SpecError, fail
 from graphspec.graph import Value
 from graphspec.runtime.chance import drawn
+from graphspec.runtime.sample import Sampler, chosen_knobs
+
+
+def sampler(
+    model: Model,
+    rows: int,
+    seed: int,
+    knobs: Mapping[str, Any] | None = None,
+    entry: str = "sample",
+    given: Mapping[str, Tensor] | None = None,
+    backend: str = "auto",
+    warn: Callable[[str], None] = lambda told: None,
+) -> Sampler | StreamSampler:
+    """By the schedule of ticks where it reaches, on a backend; else by the stream executor."""
+    if given:
+        return StreamSampler(model, rows, seed, knobs, entry=entry, given=given)
+    try:
+        return Sampler(model, rows, seed, knobs, entry=entry, backend=backend, warn=warn)
+    except SpecError as refused:
+        if {d.code for d in refused.diagnostics} != {"GS0641"} or backend not in ("auto", "eager"):
+            raise
+    return StreamSampler(model, rows, seed, knobs, entry=entry)
 
 
 class StreamSampler:
@@ -50,8 +72,9 @@ class StreamSampler:
         sources = {s for s, _ in self.fed}
         for v in self.flow.sources:
             if v not in sources and v.path not in given:
-                fail("GS0629", f"'{v.path}' is heard while sampling: it must be given, [rows, n, C]", v.span)
-        static = dict(knobs or {})
+                fixes = [Fix(f"give it whole: --given {v.path}=FILE")]
+                fail("GS0629", f"'{v.path}' is heard while sampling, beside what is drawn", v.span, fixes=fixes)
+        static = chosen_knobs(graph, knobs or {})
         noise = {v.path: self._noise(v, 0, 1)[:, 0] for v in self.flow.static if v.noise is not None}
         with torch.no_grad():
             self.prepared = self.flow.prepare(lambda values: view.evaluate(values, static, noise), static)
@@ -79,6 +102,9 @@ class StreamSampler:
         for source, _ in self.fed:
             del self.waiting[source][:n]
         self._leave()
+
+    def settle(self, ticks: int) -> None:
+        """Nothing is built ahead."""
 
     def draw(self, ticks: int, tell: Callable[[int], None] = lambda done: None) -> dict[str, Tensor]:
         """The next `ticks` of what is fed; of each value in `to:` what leaves meanwhile, [B, n, C] each."""

@@ -119,7 +119,7 @@ class Trial:
         pieces: list[list[Tensor]] = [[] for _ in values]
         for n in cuts:
             inputs, noise = self._part(given, types, at, n), self._part(self.noise, noises, at, n)
-            made, state = self.model.stream(values, inputs, state, prepared, noise)
+            made, state = self.model.advance(values, inputs, state, prepared, noise)
             state = {k: x.clone() for k, x in state.items()}
             for each, x in zip(pieces, made, strict=True):
                 each.append(x)

@@ -392,7 +392,7 @@ def sampled_or_refused(seed):
     try:
         schedule(model.graph)
     except SpecError as error:  # legal, but a value would have to run ahead of its own time: said, not crashed
-        assert {d.code for d in error.diagnostics} == {"GS0190"}
+        assert {d.code for d in error.diagnostics} == {"GS0641"}
         return False
     wave = recording(model, 2, TICKS, seed)
     assert_every_value_is_the_whole_forms(model, wave)
@@ -525,7 +525,7 @@ def test_sound_and_codes_together(runs, capsys, tmp_path):
         ("GS0629", ["--prompt", "codes=two.npy"]),  # for one of them only
         ("GS0630", ["-o", "a.npy"]),
         ("GS0627", ["--entry", "nothing"]),
-        ("GS0190", ["--entry", "coarse"]),
+        ("GS0629", ["--entry", "coarse"]),
         ("GS0628", ["step=3"]),
     ],
 )

@@ -1,11 +1,15 @@
 """Sampling by the stream executor: token for token what the schedule draws, and what the schedule does not reach."""
 
 from pathlib import Path
+from types import SimpleNamespace
 
+import numpy as np
 import pytest
+import soundfile
 import torch
 from test_specs import SMALL
 
+from graphspec.__main__ import main
 from graphspec.cli.load import check_document, check_spec
 from graphspec.compiler.lower import Model, lower
 from graphspec.compiler.plan import schedule
@@ -75,7 +79,7 @@ CASES = {
 @pytest.mark.parametrize("case", CASES)
 def test_what_the_schedule_does_not_reach_is_drawn_as_the_whole_form_says(case: str) -> None:
     made = model(CASES[case])
-    with pytest.raises(SpecError, match="GS0190"):
+    with pytest.raises(SpecError, match="GS0641"):
         schedule(made.entries["sample"].graph)
     sampler = StreamSampler(made, 2, 3)
     wave = torch.cat([sampler.draw(17)["wave"], sampler.draw(43)["wave"]], 1)
@@ -113,3 +117,24 @@ def test_conditions_along_time_are_given() -> None:
     assert torch.equal(view.evaluate([feed.drawn], {"wave": wave, "pitch": pitch}, noise)[0], wave)
     with pytest.raises(SpecError, match="GS0629 nothing more can be drawn"):
         sampler.draw(1)
+
+
+def test_the_command_hears_what_is_given(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A WaveNet over a spectrogram: trained on pairs, now played from a file."""
+    small = ("width=6", "skips=8", "layers=4", "cycle=2", "mels=4", "hop=160")
+    run = SimpleNamespace(samples=tmp_path / "samples")
+    made = lower(check_spec("wavenet", small)).eval()
+    monkeypatch.setattr("graphspec.cli.trained.open_model", lambda *a, **k: (run, made, None))
+    np.save(tmp_path / "mel.npy", np.random.default_rng(0).normal(size=(5, 4)).astype("f4"))
+    given = ["--given", f"mel={tmp_path / 'mel.npy'}"]
+    assert main(["sample", "r", *given, "--rows", "2"]) == 0
+    said = capsys.readouterr()
+    assert "800 ticks" in said.err and "stream" in said.err
+    files = sorted((tmp_path / "samples").glob("*.wav"))
+    assert len(files) == 2 and all(soundfile.info(f).frames == 800 for f in files)
+    assert main(["sample", "r"]) == 1 and "--given mel=FILE" in capsys.readouterr().err
+    assert main(["sample", "r", "--given", "mell=x.npy"]) == 1
+    assert "did you mean 'mel'" in capsys.readouterr().err
+    assert main(["sample", "r", *given, "--seconds", "1"]) == 1 and "has ended" in capsys.readouterr().err

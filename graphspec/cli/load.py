@@ -116,10 +116,11 @@ def check_document(
 
 
 def compile_spec(name: str, overrides: Iterable[str] = (), *, seed: int = 0, device: str = "cpu") -> Any:
-    """The lowered model of a spec: an nn.Module with `whole` and `step` forms."""
+    """The lowered model of a spec: an nn.Module with `whole` and `step` forms, and `stream()`."""
+    from graphspec.cli.compiled import Compiled
     from graphspec.compiler.lower import lower
 
-    return lower(check_spec(name, overrides), seed=seed, device=device)
+    return lower(check_spec(name, overrides), seed=seed, device=device, of=Compiled)
 
 
 def show(diagnostics: Iterable[Diagnostic], format: str = "human") -> None:
