@@ -1,4 +1,7 @@
-"""The mixture of logistics: its published numbers, its exactness, its draws; fields, and what is refused."""
+"""The mixture of logistics: its published numbers, its exactness, its draws; fields, and what is refused.
+
+Long because one head is held from four sides that share its cases.
+"""
 
 import math
 from dataclasses import replace
