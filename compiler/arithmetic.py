@@ -268,7 +268,7 @@ def _whole_dim(value: Any, span: Span) -> Dim:
 
 
 def _power(a: Any, b: Any, span: Span) -> Any:
-    if isinstance(b, int) and abs(b) > 64:
+    if isinstance(a, int) and isinstance(b, int) and abs(b) > 64:
         fail("GS0106", f"the exponent {b} is over 64", span)
     if a == 0 and b < 0:
         fail("GS0208", "division by zero: 0 to a negative power", span)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import replace
 from typing import Any
 
@@ -18,7 +19,7 @@ from graphspec.compiler.stages import POISON, Chain, Instance, Scope
 from graphspec.compiler.terms import read_assertions, read_outputs, read_terms
 from graphspec.compiler.written import VALUE_KEYS, check_keys, check_name, sorted_by_dataflow, value_expression
 from graphspec.declare import Catalogue
-from graphspec.diagnostic import Findings, Related, fail
+from graphspec.diagnostic import Diagnostic, Findings, Related, fail
 from graphspec.document import Entry, Scalar
 from graphspec.document import Mapping as Tree
 from graphspec.expression import Call, Comprehension, Expr, IfElse, Name, Nothing, TypeExpr, names, parse_type
@@ -62,6 +63,7 @@ def build(spec: Spec, catalogue: Catalogue, findings: Findings) -> Graph:
         params=spec.home.params,
         backs=context.elaborator.backs,
     )
+    graph = replace(graph, cached=dict(_cached(context, graph)))
     other, made = views(context, graph, outside_training, entries)
     findings.revise(typed(context))
     return replace(graph, entries=made, evaluation=other)
@@ -110,6 +112,28 @@ def _instances(context: Context, entry: Entry) -> Any:
 
 def _unchained(stage: Any) -> Any:
     return stage.stages[0] if isinstance(stage, Chain) and len(stage.stages) == 1 else stage
+
+
+def _cached(context: Context, graph: Graph) -> Iterator[tuple[str, Value]]:
+    """The features that are computed once. What changes while a model is trained cannot be."""
+    for name, span in context.cached.items():
+        value = context.named.get(name)
+        if not isinstance(value, Value):
+            continue
+        for v in graph.needed_for([value]):
+            why = ""
+            if v.op is not None and v.op.weights:
+                why = "has weights, which training changes"
+            elif v.noise is not None:
+                why = "is random"
+            elif v.is_input and not v.type.timed:
+                why = "is given anew each time"
+            if why:
+                told = f"'{name}' cannot be computed once: {v.path} {why}"
+                context.findings.add(Diagnostic("GS0527", told, span, related=(Related(str(v), v.span),)))
+                break
+        else:
+            yield name, value
 
 
 # ---- graph -----------------------------------------------------------------------------------------------------------

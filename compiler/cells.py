@@ -10,13 +10,13 @@ from graphspec.compiler.context import Context
 from graphspec.compiler.inputs import read_type
 from graphspec.compiler.stages import POISON
 from graphspec.compiler.written import check_keys, check_name, value_expression
-from graphspec.diagnostic import Related, fail
+from graphspec.diagnostic import Fix, Related, fail
 from graphspec.document import Entry, Node, Scalar
 from graphspec.document import Mapping as Tree
 from graphspec.expression import Argument, Call, Expr, ListOf, Name, parse_type
 from graphspec.graph import Back, Value
 from graphspec.span import Span
-from graphspec.types import UNKNOWN
+from graphspec.types import UNKNOWN, Type
 
 KEYS = ("per", "type", "init", "next", "reset", "detach_every", "require", "doc")
 
@@ -213,7 +213,23 @@ def _check_reset(context: Context, cell: Cell, mask: Any, span: Span) -> None:
         facts.same(x, y) or i and y.as_int() == 1 for i, (x, y) in enumerate(zip(a.dims, b.dims, strict=True))
     )
     if not fits or b.rate != a.rate or b.dtype.kind != "bool":
-        fail("GS0407", f"{told}, not {b}", span, related=[Related("declared", cell.carry.span)])
+        fixes = [Fix(fix)] if (fix := _as_reset(a, b, span.text)) else []
+        fail("GS0407", f"{told}, not {b}", span, related=[Related("declared", cell.carry.span)], fixes=fixes)
+
+
+def _as_reset(cell: Type, mask: Type, text: str) -> str:
+    """What makes a reset of it, where the kind or the rate is wrong."""
+    if mask.rate is None or cell.rate is None:
+        return "a reset is said at every tick: compare something along time, as x > 0"
+    if mask.dtype.kind != "bool":
+        return "compare something, as x > 0"
+    flag = f"where({text if len(text) <= 30 else 'mask'}, 1.0, 0.0)"
+    slower, faster = cell.rate / mask.rate, mask.rate / cell.rate
+    if slower > 1 and slower.denominator == 1:
+        return f"hold it to the rate of the cell: ({flag} |> upsample({slower})) > 0.5"
+    if faster > 1 and faster.denominator == 1:
+        return f"bring it to the rate of the cell: ({flag} |> max_pool({faster})) > 0.5"
+    return ""
 
 
 def close_cells(context: Context, cells: Cells) -> None:

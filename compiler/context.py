@@ -30,6 +30,7 @@ class Context:
         self.symbols: dict[str, Dim] = {}
         self.inputs: dict[str, Input] = {}
         self.features: dict[str, Entry] = {}  # inputs that are computed unless given
+        self.cached: dict[str, Span] = {}  # those of them that are computed once with the data
         self.absent: set[str] = set()  # inputs that are not there: removed by `when`, or not given
         self.cells: set[str] = set()
         self.named: dict[str, Any] = {}

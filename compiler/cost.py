@@ -27,11 +27,10 @@ from graphspec.compiler.pipeline import Checked
 from graphspec.compiler.plan import Schedule, consumed
 from graphspec.compiler.running import Running
 from graphspec.compiler.settings import Settings
+from graphspec.compiler.tensors import dtype_of
 from graphspec.dims import Dim, Facts
 from graphspec.graph import Constant, Graph, Value
-from graphspec.types import DType, Type
-
-DTYPES = {"int": torch.int64, "float": torch.float32, "bool": torch.bool}
+from graphspec.types import Type
 
 
 class UncountedError(Exception):
@@ -66,8 +65,7 @@ def whole(checked: Checked) -> Whole:
     sizes = crop_sizes(checked.graph, checked.settings)
     with _counting() as counter:
         model = Model(checked).requires_grad_(False)
-        _ = model.whole
-        form = model.forms["whole"]
+        form = model.whole_form
         given: list[Any] = []
         for v in form.inputs:
             default = checked.graph.inputs[v.path].default
@@ -126,19 +124,14 @@ def _step(model: Running, value: Value, count: int, counter: FlopCounterMode) ->
     if op is None or value.windows and value.windows[0].copies:
         return 0
     module: Any = model.modules_of[value]
-    optional = {d.name for d in op.parsed.operands if d.optional}
-    plain: list[Any] = []
-    named: dict[str, Any] = {}
-    for i, (operand, slot) in enumerate(zip(value.operands, value.slots, strict=True)):
+
+    def given(i: int, operand: Value | Constant) -> Any:
         if isinstance(operand, Constant):
-            given: Any = operand.value
-        else:
-            a, b = consumed(value, i, 0, count) if operand.type.timed else (0, 1)
-            given = _tensor(operand.type, {}, b - a)
-        if slot in optional:
-            named[slot] = given
-        else:
-            plain.append(given)
+            return operand.value
+        a, b = consumed(value, i, 0, count) if operand.type.timed else (0, 1)
+        return _tensor(operand.type, {}, b - a)
+
+    plain, named = value.called(given)
     if value.noise is not None:
         named["noise"] = None if op.training_noise else _tensor(value.noise, {}, count)
     state, prepared = module.init_state(1, torch.empty(0)), module.prepare()
@@ -159,12 +152,7 @@ def _tensor(type_: Type | None, sizes: Mapping[str, int], elements: int | None =
         if not set(dim.symbols()) <= set(sizes):
             raise UncountedError(f"the length of '{dim}' is not known")
         shape.append(int(dim.evaluate(sizes)))
-    return torch.empty(shape, dtype=_dtype(type_))
-
-
-def _dtype(type_: Type) -> torch.dtype:
-    kind: DType = type_.dtype
-    return torch.float32 if type_.meaning is not None else DTYPES[kind.kind]
+    return torch.empty(shape, dtype=dtype_of(type_, torch.float32))
 
 
 @contextmanager

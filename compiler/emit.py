@@ -7,7 +7,7 @@ No text of a spec ever becomes a name in fx (fx writes names into Python source 
 from __future__ import annotations
 
 import operator
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -90,6 +90,17 @@ class InFloat32(nn.Module):
             return self.module(*map(_float32, given), **{k: _float32(x) for k, x in named.items()})
 
 
+def kept(v: Value, module: nn.Module) -> nn.Module:
+    """The module, in float32 where the value or the policy of its op says so."""
+    return InFloat32(module) if "f32" in (v.precision, v.op.precision if v.op else "") else module
+
+
+def own_names(module: Any) -> tuple[list[str], list[str]]:
+    """What a module calls the tensors of its state, and those that it prepares."""
+    with torch.no_grad():
+        return sorted(module.init_state(1, torch.empty(0, device="meta"))), sorted(module.prepare())
+
+
 def _float32(x: Any) -> Any:
     return x.float() if isinstance(x, Tensor) and x.dtype in (torch.bfloat16, torch.float16) else x
 
@@ -113,9 +124,11 @@ class Form:
         states: list[str],
         prepared: list[str],
         who: dict[str, Value],
+        blamed: fx.GraphModule | None = None,
     ):
         self.module, self.inputs, self.noises = module, inputs, noises
         self.states, self.prepared, self.who = states, prepared, who
+        self.blamed = blamed or module  # the same node by node, where the module is in pieces
 
     def run(self, flat: list[Any]) -> tuple[Any, ...]:
         try:
@@ -127,7 +140,7 @@ class Form:
 
     def _explained(self, error: Exception, flat: list[Any]) -> Exception:
         """The failure again, told with the spec's line and value."""
-        tracer = _Blame(self.module)
+        tracer = _Blame(self.blamed)
         try:
             tracer.run(*flat)
         except Exception:
@@ -162,9 +175,13 @@ def emit(
     targets: list[Value],
     stepping: bool,
     loops: Sequence[Loop] = (),
+    cut: Collection[Value] = (),
 ) -> Form:
-    """The targets as one fx module: whole sequences, or (`stepping`) blocks with state and prepared tensors."""
-    return _Emission(graph, values_of, modules, targets, stepping, loops).form()
+    """The targets as one fx module: whole sequences, or (`stepping`) blocks with state and prepared tensors.
+
+    cut: values that are given, as inputs are, and not computed.
+    """
+    return _Emission(graph, values_of, modules, targets, stepping, loops, cut).form()
 
 
 class _Emission:
@@ -178,7 +195,9 @@ class _Emission:
         targets: list[Value],
         stepping: bool,
         loops: Sequence[Loop],
+        cut: Collection[Value],
     ):
+        self.cut = set(cut)
         self.modules, self.targets, self.stepping, self.loops = modules, targets, stepping, list(loops)
         self.loop_of = {v: loop for loop in loops for v in loop.results}
         needed = graph.needed_for(targets)
@@ -187,8 +206,8 @@ class _Emission:
         self.values = [v for v in self.values if v in live]
         self.g, self.root = fx.Graph(), nn.Module()
         self.index = {v: i for i, v in enumerate(values_of)}
-        self.inputs = [v for v in self.values if v.is_input]
-        self.noises = [v for v in self.values if v.noise is not None]
+        self.inputs = [v for v in self.values if v.is_input or v in self.cut]
+        self.noises = [v for v in self.values if v.noise is not None and v not in self.cut]
         self.nodes: dict[Value, fx.Node] = {v: self.g.placeholder(f"in_{i}") for i, v in enumerate(self.inputs)}
         self.noise = {v: self.g.placeholder(f"noise_{i}") for i, v in enumerate(self.noises)}
         self.states: list[str] = []
@@ -208,6 +227,8 @@ class _Emission:
             v = stack.pop()
             if v not in live:
                 live.add(v)
+                if v in self.cut:
+                    continue
                 loop = self.loop_of.get(v)
                 stack += v.values() if loop is None else (*loop.results, *loop.region.outside)
         return live
@@ -215,7 +236,7 @@ class _Emission:
     def form(self) -> Form:
         emitted: set[Loop] = set()
         for v in self.values:
-            if v.is_input:
+            if v in self.nodes:
                 continue
             loop = self.loop_of.get(v)
             if loop is None:
@@ -229,17 +250,14 @@ class _Emission:
         return Form(module, self.inputs, self.noises, self.states, self.prepared, self.who)
 
     def _hold_state(self) -> None:
-        like = torch.empty(0, device="meta")
         for v in self.values:
             if v.carry:
                 self.states.append(f"{v.path}/past")
             if v.op is None:
                 continue
-            module = self.modules[v]
-            own = sorted(module.init_state(1, like)), _prepared_names(module)  # type: ignore[operator]
-            self.slots_of[v] = own
-            self.states += [f"{v.path}/{n}" for n in own[0]]
-            self.prepared += [f"{v.path}/{n}" for n in own[1]]
+            states, prepared = self.slots_of[v] = own_names(self.modules[v])
+            self.states += [f"{v.path}/{n}" for n in states]
+            self.prepared += [f"{v.path}/{n}" for n in prepared]
         self.holders |= {n: self.g.placeholder(f"state_{i}") for i, n in enumerate(self.states)}
         self.holders |= {f"!{n}": self.g.placeholder(f"prepared_{i}") for i, n in enumerate(self.prepared)}
 
@@ -251,24 +269,15 @@ class _Emission:
             return
         name = f"m{self.index[v]}"
         module = self.modules[v]
-        kept = InFloat32 if "f32" in (v.precision, v.op.precision if v.op else "") else _as_it_is
-        optional = {d.name for d in v.op.parsed.operands if d.optional} if v.op else set()
-        plain: list[Any] = []
-        named: dict[str, Any] = {}
-        for o, slot in zip(v.operands, v.slots, strict=True):
-            given = o.value if isinstance(o, Constant) else self.nodes[o]
-            if slot in optional:
-                named[slot] = given
-            else:
-                plain.append(given)
+        plain, named = v.called(lambda _, o: o.value if isinstance(o, Constant) else self.nodes[o])
         if v in self.noise:
             named["noise"] = self.noise[v]
         states, prepared = self.slots_of.get(v, ([], []))
         if not states and not prepared:
-            self.root.add_module(name, kept(module))
+            self.root.add_module(name, kept(v, module))
             self._is(v, self.g.call_module(name, tuple(plain), named))
             return
-        self.root.add_module(name, kept(Stepper(module, len(plain), list(named), states, prepared)))
+        self.root.add_module(name, kept(v, Stepper(module, len(plain), list(named), states, prepared)))
         flat = [*plain, *named.values(), *(self.holders[f"{v.path}/{s}"] for s in states)]
         flat += [self.holders[f"!{v.path}/{p}"] for p in prepared]
         both = self.g.call_module(name, tuple(flat))
@@ -307,12 +316,3 @@ class _Emission:
     def _is(self, v: Value, node: fx.Node) -> None:
         self.nodes[v] = node
         self.who[node.name] = v
-
-
-def _as_it_is(module: nn.Module) -> nn.Module:
-    return module
-
-
-def _prepared_names(module: nn.Module) -> list[str]:
-    with torch.no_grad():
-        return sorted(module.prepare())  # type: ignore[operator]

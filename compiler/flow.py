@@ -19,17 +19,20 @@ from fractions import Fraction
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from graphspec.compiler import taking
-from graphspec.compiler.emit import InFloat32
+from graphspec.compiler.emit import kept, own_names
 from graphspec.compiler.looping import Loop
 from graphspec.compiler.taking import Node
+from graphspec.compiler.tensors import filled
 from graphspec.diagnostic import fail
 from graphspec.graph import Constant, Graph, Value
+from graphspec.time import Window
 
-Noise = Callable[[Value, int, int], Tensor]
-"""The random operand of elements first .. first + count - 1 of a value."""
+Noise = Callable[[Value, int, int], Tensor | None]
+"""The random operand of elements first .. first + count - 1 of a value; none for what is random in training only."""
 
 
 class Flow:
@@ -61,9 +64,8 @@ class Flow:
         self.step_of = {v: self.rate / v.type.rate for v in timed if v.type.rate is not None}
         self.places = {n: i for i, n in enumerate(self.nodes)}
         self.node_of = {v: n for n in self.nodes for v in n.values}
-        every = set(timed)
         held = {v for n in self.nodes for v, _ in n.reads} | set(self.targets)
-        self.held = [v for v in timed if v in held and v in every and v.parts is None]
+        self.held = [v for v in timed if v in held and v.parts is None]
         needed = graph.needed_for(list(targets))
         self.static = [v for v in needed if not v.type.timed and not v.is_input]
         self.knobs = [v for v in needed if v.is_input and not v.type.timed]
@@ -73,22 +75,20 @@ class Flow:
 
     def _runner(self, n: Node) -> nn.Module:
         """What is called: `step` or `over`, in float32 where the op's policy says so."""
-        v, module = n.value, self.modules_of[n.value]
-        run = _Stepping(module) if n.kind == "step" else _Over(module)
-        return InFloat32(run) if "f32" in (v.precision, v.op.precision if v.op else "") else run
+        v = n.value
+        module: Any = self.modules_of[v]
+        run = Called(module.step if n.kind == "step" else module.over)
+        return kept(v, run)
 
     def _names(self) -> tuple[dict[Value, list[str]], dict[Value, list[str]]]:
         """For each value its own names in the state, and among the prepared tensors."""
-        like = torch.empty(0, device="meta")
         states: dict[Value, list[str]] = {}
         prepared: dict[Value, list[str]] = {}
         for n in self.nodes:
             for v in n.values:
-                if n.kind in ("step", "loop"):
-                    own: Any = self.modules_of.get(v)
-                    states[v] = ["past"] if v.carry else sorted(own.init_state(1, like)) if own is not None else []
-                    with torch.no_grad():
-                        prepared[v] = sorted(own.prepare()) if own is not None else []
+                if n.kind in ("step", "window", "loop"):
+                    own = self.modules_of.get(v)
+                    states[v], prepared[v] = own_names(own) if own is not None else (["past"] if v.carry else [], [])
         return states, prepared
 
     # ---- what a stream begins with -----------------------------------------------------------------------------------
@@ -117,7 +117,7 @@ class Flow:
         state = {"counts": torch.zeros(counts, dtype=torch.long)}
         state["like"] = like.new_empty(batch, 0)
         for n in self.nodes:
-            if n.kind == "step":
+            if n.kind in ("step", "window"):
                 own = self.modules_of[n.value].init_state(batch, like)  # type: ignore[operator]
                 state |= {f"{n.value.path}/{k}": t for k, t in own.items()}
             elif n.kind == "loop":
@@ -251,11 +251,38 @@ class _Push:
             pieces.append(self._of(o, max(first - k, 0), last - k))
         return [(v, pieces[0] if len(pieces) == 1 else torch.cat(pieces, 1))]
 
-    def _window(self, n: Node, first: int, last: int) -> list[tuple[Value, Any]]:
-        (o, w) = n.reads[0]
-        v, there = n.value, self.made[o]
-        start, end = int(w.reads(first)[0]), int(w.reads(last - 1)[1]) + 1
-        module: Any = self.flow.modules_of[v]
+    def _step(self, n: Node, first: int, last: int) -> list[tuple[Value, Any]]:
+        """By the module's `step`, of whole groups, or over windows."""
+        v, reads = n.value, iter(n.reads)
+        taken = self._windowed if n.kind == "window" else self._grouped
+
+        def given(_: int, o: Value | Constant) -> Any:
+            if isinstance(o, Constant):
+                return o.value
+            if not o.type.timed:
+                return self.prepared[f"={o.path}"]
+            _, window = next(reads)
+            return taken(n, o, window, first, last)
+
+        plain, named = v.called(given)
+        if v.noise is not None:
+            named["noise"] = self._noise_of(n, first, last)
+        state = {k: self.state[f"{v.path}/{k}"] for k in self.flow.states[v]}
+        prepared = {k: self.prepared[f"{v.path}/{k}"] for k in self.flow.prepared[v]}
+        made, new = self.flow.run_of[n](*plain, state=state, prepared=prepared, **named)
+        self.state |= {f"{v.path}/{k}": x for k, x in new.items()}
+        return [(v, made)]
+
+    _window = _step
+
+    def _grouped(self, n: Node, o: Value, w: Window, first: int, last: int) -> Tensor:
+        """All the elements of an operand that belong to groups of results."""
+        each = taking.span(w)
+        return self._of(o, first // n.group * each, min(-(-last // n.group) * each, self.made[o]))
+
+    def _windowed(self, n: Node, o: Value, w: Window, first: int, last: int) -> Tensor:
+        """What results read of an operand; before its start zeros, beyond its end what the op declares for it."""
+        there, start, end = self.made[o], int(w.reads(first)[0]), int(w.reads(last - 1)[1]) + 1
         pieces = []
         if max(start, 0) < min(end, there):
             pieces.append(self._of(o, max(start, 0), min(end, there)))
@@ -264,37 +291,19 @@ class _Push:
             pieces.insert(0, like.new_zeros(like.shape[0], min(end, 0) - start, *like.shape[2:]))
         if end > there:
             beyond = end - max(start, there)
+            module: Any = self.flow.modules_of[n.value]
             edge = self._of(o, there - 1, there) if module.holds_the_end else like.new_zeros(())
             pieces.append(edge.expand(like.shape[0], beyond, *like.shape[2:]))
-        return [(v, self.flow.run_of[n](pieces[0] if len(pieces) == 1 else torch.cat(pieces, 1)))]
+        return pieces[0] if len(pieces) == 1 else torch.cat(pieces, 1)
 
-    def _step(self, n: Node, first: int, last: int) -> list[tuple[Value, Any]]:
-        v = n.value
-        assert v.op is not None
-        reads = dict(n.reads)
-        optional = {d.name for d in v.op.parsed.operands if d.optional}
-        plain: list[Any] = []
-        named: dict[str, Any] = {}
-        for o, slot in zip(v.operands, v.slots, strict=True):
-            x: Any
-            if isinstance(o, Constant):
-                x = o.value
-            elif o.type.timed:
-                each = taking.span(reads[o])
-                x = self._of(o, first // n.group * each, min(-(-last // n.group) * each, self.made[o]))
-            else:
-                x = self.prepared[f"={o.path}"]
-            if slot in optional:
-                named[slot] = x
-            else:
-                plain.append(x)
-        if v.noise is not None:
-            named["noise"] = self._drawn(v, first, last)
-        state = {k: self.state[f"{v.path}/{k}"] for k in self.flow.states[v]}
-        prepared = {k: self.prepared[f"{v.path}/{k}"] for k in self.flow.prepared[v]}
-        made, new = self.flow.run_of[n](*plain, state=state, prepared=prepared, **named)
-        self.state |= {f"{v.path}/{k}": x for k, x in new.items()}
-        return [(v, made)]
+    def _noise_of(self, n: Node, first: int, last: int) -> Tensor | None:
+        """Of the results; over windows, of all that belongs to what is read of the first operand."""
+        if n.kind == "step":
+            return self._drawn(n.value, first, last)
+        w = n.reads[0][1]
+        start, end = (int(k / w.stride) for k in (w.reads(first)[0], w.reads(last - 1)[1] + 1))
+        made = self._drawn(n.value, max(start, 0), end)
+        return made if made is None or start >= 0 else F.pad(made, (*[0, 0] * (made.ndim - 2), -start, 0))
 
     def _drawn(self, v: Value, first: int, last: int) -> Tensor | None:
         return None if self.noise is None else self.noise(v, first, last - first)
@@ -332,9 +341,7 @@ class _Push:
         if last > first:
             return self._of(v, first, last)
         like = self.state["like"]
-        sizes = [int(d.as_int() or 1) for d in v.type.tensor_axes[1:]]
-        dtype = {"int": torch.int64, "bool": torch.bool}.get(v.type.dtype.kind, like.dtype)
-        return torch.empty(like.shape[0], 0, *sizes, dtype=dtype, device=like.device)
+        return filled(v.type, like.shape[0], 0, 0, like)
 
     def _let_go(self) -> None:
         """Of each value, the elements that every reader has done with."""
@@ -353,19 +360,12 @@ class _Push:
                 self.held[v] = None if not rest.shape[1] else rest.clone() if 2 * rest.shape[1] < x.shape[1] else rest
 
 
-class _Over(nn.Module):
-    def __init__(self, module: Any) -> None:
+class Called(nn.Module):
+    """A method of a module as a module, without its weights."""
+
+    def __init__(self, method: Callable[..., Any]) -> None:
         super().__init__()
-        self.over = module.over
-
-    def forward(self, x: Tensor) -> Tensor:
-        return self.over(x)
-
-
-class _Stepping(nn.Module):
-    def __init__(self, module: Any) -> None:
-        super().__init__()
-        self.step = module.step
+        self.method = method
 
     def forward(self, *x: Any, **named: Any) -> Any:
-        return self.step(*x, **named)
+        return self.method(*x, **named)

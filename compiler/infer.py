@@ -100,6 +100,9 @@ class Inference:
         self._offered(op, operands, bound, span)
         if op.parts:
             bound.values["parts"] = tuple(width for name, width in params.items() if op.parameter(name) is None)
+        for name, rate in bound.rates.items():  # conditions may speak of Hz
+            if rate is not None:
+                bound.values.setdefault(name, int(rate) if rate.denominator == 1 else float(rate))
         for condition in op.parsed.conditions:
             if not self._dim(condition, bound, span):
                 self._unmet(op, condition, bound, span)
@@ -135,7 +138,7 @@ class Inference:
     def _unmet(self, op: Declaration, condition: Expr, bound: Bound, span: Span) -> NoReturn:
         """GS0305: what the condition says, what its names stand for here, and the operands that say so."""
         used = sorted((n for n in _names(condition) if n.name in bound.values), key=lambda n: n.span.start)
-        sides = {id(g): g for n in used if (g := bound.who.get("#" + n.name)) is not None}
+        sides = {id(g): g for n in used if (g := bound.who.get("#" + n.name) or bound.who.get("@" + n.name))}
         related = [Related(f"{g.label}: {g.type}", g.span) for g in sides.values()]
         if op.parts and any(n.name == "parts" for n in used):
             parts = [f"{n}={w}" for n, w in bound.params.items() if op.parameter(n) is None]
@@ -190,7 +193,8 @@ class Inference:
             if op.name in declared.noise:
                 many = evaluate(parse_free(declared.noise[op.name]), declared.bound(m.arguments))
                 dims = (*dims, Dim.of(many))
-        rate = next((t.rate for t in bound.types.values() if t.timed), None)
+        timed = next((t.rate for t in bound.types.values() if t.timed), None)
+        rate = self._rate_of(rule.rate, bound, span) if rule.rate is not None else timed
         return Type(FLOAT, dims, rate)
 
     # ---- operands ---------------------------------------------------------------------------------------------

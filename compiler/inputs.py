@@ -44,8 +44,9 @@ def _input(context: Context, entry: Entry) -> None:
     if when is not None and not _holds(context, when):
         _leave_out(context, name)
         return
-    if tree.get("cache") is not None:
-        fail("GS0190", "'cache' of an input is not built yet", tree.key("cache").span)  # type: ignore[union-attr]
+    cache = tree.get("cache")
+    if cache is not None and not (isinstance(cache, Scalar) and isinstance(cache.value, bool)):
+        fail("GS0133", "'cache' is true or false", cache.span)
     node = tree.get("type") if isinstance(written, Tree) else written
     if node is None:
         fail("GS0506", f"input '{name}' has no 'type'", entry.key.span)
@@ -61,10 +62,14 @@ def _input(context: Context, entry: Entry) -> None:
             return
         if not is_number(meant):
             context.features[name] = entry
+            if cache is not None and cache.value:
+                context.cached[name] = cache.span
             return
         number = meant
         if type_.dims:
             fail("GS0190", f"a number as default for '{name}', which has axes, is not built yet", default.span)
+    if cache is not None and default is None:
+        fail("GS0527", f"'{name}' has no default, so there is nothing of it to be cached", cache.span)
     before_node, pad_node = tree.get("before"), tree.get("pad")
     before = _class(context, before_node, type_, "before") if before_node is not None else None
     value = Value(path=name, type=type_, span=entry.key.span, before=before)

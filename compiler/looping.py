@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from graphspec.compiler.fusing import Fused, Maps, Mix, fused
 from graphspec.compiler.regions import Region, begins, detaches
 from graphspec.compiler.scanning import Recurrence
+from graphspec.compiler.tensors import filled, sizes
 from graphspec.declare import Declaration
 from graphspec.graph import Back, Constant, Value
 
@@ -36,9 +37,6 @@ class Loop(nn.Module):
         self.recurrence = Recurrence(region, backs, self.modules_of, self.scan) if self.scan is not None else None
         self.fusings: dict[tuple[tuple[Value, ...], bool], Fused] = {}
         self.noises = tuple(v for v in region.members if v.noise is not None)
-        self.optional = {
-            v: {d.name for d in v.op.parsed.operands if d.optional} for v in region.members if v.op is not None
-        }
         self.results = (*region.members, *region.carries)
         self.place = {v: i for i, v in enumerate((*region.outside, *region.members, *region.carries))}
         self.noise_place = {v: len(self.place) + i for i, v in enumerate(self.noises)}
@@ -62,13 +60,10 @@ class Loop(nn.Module):
     def beginning(self, carry: Value, given: Mapping[Value, Any], batch: int, like: Tensor) -> Tensor:
         """What a carry reads before the start: [batch, k, ...]."""
         init = self.backs[carry].init
-        sizes = [int(d.as_int() or 1) for d in carry.type.after_time]
         if not isinstance(init, Value):
-            kind = carry.type.dtype.kind
-            dtype = like.dtype if kind == "float" else torch.bool if kind == "bool" else torch.int64
-            return like.new_full((batch, carry.carry, *sizes), init, dtype=dtype)
+            return filled(carry.type, batch, carry.carry, init, like)
         first = given[init]
-        return first[:, None].expand(batch, carry.carry, *sizes)
+        return first[:, None].expand(batch, carry.carry, *sizes(carry.type))
 
     # ---- running ---------------------------------------------------------------------------------------------------
 
@@ -236,10 +231,7 @@ class Loop(nn.Module):
                 held[to] = self._one(v, env, states, prepared, noise)
 
             return step
-        plain = [(o.value, -1) if isinstance(o, Constant) else (None, self.place[o]) for o, _ in self._sides(v, False)]
-        named = {
-            s: (o.value, -1) if isinstance(o, Constant) else (None, self.place[o]) for o, s in self._sides(v, True)
-        }
+        plain, named = v.called(lambda _, o: (o.value, -1) if isinstance(o, Constant) else (None, self.place[o]))
         if v in self.noise_place:
             named["noise"] = (None, self.noise_place[v])
         call = module.forward
@@ -282,22 +274,13 @@ class Loop(nn.Module):
 
         return begin if begins(v) else detach
 
-    def _sides(self, v: Value, optional: bool) -> list[tuple[Any, str]]:
-        return [(o, s) for o, s in zip(v.operands, v.slots, strict=True) if (s in self.optional[v]) == optional]
-
     def _one(self, v: Value, env: Env, states: Any, prepared: Any, noise: Mapping[Value, Any]) -> Any:
         """One member on one tick, or on all of them where it has no state."""
         if v.part is not None:
             whole = v.operands[0]
             assert isinstance(whole, Value) and whole.parts is not None
             return env[whole][list(whole.parts).index(v.part)]
-        plain, named = [], {}
-        for o, slot in zip(v.operands, v.slots, strict=True):
-            given = o.value if isinstance(o, Constant) else env[o]
-            if slot in self.optional[v]:
-                named[slot] = given
-            else:
-                plain.append(given)
+        plain, named = v.called(lambda _, o: o.value if isinstance(o, Constant) else env[o])
         if v.noise is not None:
             named["noise"] = noise.get(v)
         module: Any = self.modules_of[v]

@@ -7,7 +7,8 @@ state_dict hooks and by what reports.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any, TypeVar
 
 import torch
@@ -18,7 +19,7 @@ from graphspec.compiler.pipeline import Checked
 from graphspec.compiler.regions import regions
 from graphspec.compiler.running import Running
 from graphspec.declare import Init
-from graphspec.diagnostic import fail
+from graphspec.diagnostic import Diagnostic, Related, SpecError, fail
 from graphspec.graph import Graph, Value
 
 
@@ -121,6 +122,28 @@ def lower(checked: Checked, seed: int = 0, device: str | torch.device = "cpu", o
     return model
 
 
+def alone(checked: Checked, values: Sequence[Value]) -> Running:
+    """Only these values, which have no weights: for features that are computed ahead of all else."""
+    graph = checked.graph
+    needed = graph.needed_for(list(values))
+    part = replace(
+        graph,
+        values=tuple(needed),
+        losses=(),
+        metrics=(),
+        outputs={v.path: v for v in values},
+        backs={c: b for c, b in graph.backs.items() if c in needed},
+        cached={},
+        entries={},
+        evaluation=None,
+    )
+    modules = {v: _module(v) for v in needed if v.op is not None}
+    with torch.no_grad():
+        for v, module in modules.items():
+            module.reset(lambda leaf, path=v.path: _generator(0, f"{path}.{leaf}"))  # type: ignore[operator]
+    return View(part, modules, tuple(Loop(r, part.backs, modules) for r in regions(part, checked.catalogue)))
+
+
 def meta(checked: Checked) -> Model:
     """The model without storage: for counting."""
     with torch.device("meta"):
@@ -199,7 +222,11 @@ def _module(value: Value, **more: Any) -> nn.Module:
     positional = [given[d.name] for d in op.parsed.operands]
     if op.parsed.operands and op.parsed.operands[-1].variadic:
         positional = [*positional[:-1], *positional[-1]]
-    return op.build(*positional, **value.arguments, **more)
+    try:
+        return op.build(*positional, **value.arguments, **more)
+    except ValueError as error:  # what a signature cannot say
+        related = tuple(Related("called here", s) for s in value.trail[-2:])
+        raise SpecError(Diagnostic("GS0305", f"{op.name}: {error}", value.span, related=related)) from error
 
 
 def _generator(seed: int, name: str) -> torch.Generator:

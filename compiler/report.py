@@ -259,11 +259,10 @@ def python(model: Model, form: str) -> str:
         f"# the {form} form of {escaped(model.graph.name)}",
     ]
     try:
-        module = model.whole if form == "whole" else model.step_form
+        held = model.whole_form if form == "whole" else model.step_of_targets
     except NotImplementedError as error:
         return "\n".join([*lines, f"# there is none: {shown(str(error), 300)}"]) + "\n"
-    key = "whole" if form == "whole" else ("step", tuple(v for v in model.targets.values() if v.type.timed))
-    held = model.forms[key]
+    module = held.module
     named = [(f"in_{i}", f"input {v.path}: {v.type}") for i, v in enumerate(held.inputs)]
     named += [(f"noise_{i}", f"noise of {v.path}: {v.noise}") for i, v in enumerate(held.noises)]
     named += [(f"state_{i}", f"state {path}") for i, path in enumerate(held.states)]

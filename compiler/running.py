@@ -6,6 +6,7 @@ Tensors are `[B, T, ..., C]`; inputs and results are dicts by spec name.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from types import MappingProxyType
 from typing import Any
 
 from torch import Tensor, fx, nn
@@ -14,6 +15,7 @@ from graphspec.compiler.emit import Form, emit
 from graphspec.compiler.flow import Flow
 from graphspec.compiler.looping import Loop
 from graphspec.compiler.plan import block_of, looks_ahead
+from graphspec.compiler.recompute import recomputed
 from graphspec.diagnostic import Diagnostic, SpecError, fail
 from graphspec.graph import Graph, Value
 
@@ -28,27 +30,51 @@ class Running:
     forms: dict[Any, Form]
     flows: dict[Any, Flow]
     loops: tuple[Loop, ...]
+    _input_of: dict[Value, str]  # a cached feature -> the input it is the default of
 
     def lay_out(self, graph: Graph, modules_of: dict[Value, nn.Module], loops: tuple[Loop, ...] = ()) -> None:
         self.graph, self.modules_of, self.loops = graph, modules_of, loops
         self.values = [v for v in graph.values if v.op is not None]
         self.targets = graph.targets()
+        self._input_of = {v: n for n, v in graph.cached.items()}
         self.forms = {}
         self.flows = {}
 
     @property
     def whole(self) -> fx.GraphModule:
         """Whole sequences: inputs (and noise) -> losses, metrics and outputs."""
-        if "whole" not in self.forms:
-            self.forms["whole"] = self._emitted(list(self.targets.values()), stepping=False)
-        return self.forms["whole"].module
+        return self.whole_form.module
+
+    @property
+    def whole_form(self) -> Form:
+        """The same, with the order of its operands."""
+        return self._whole(list(self.targets.values()))
+
+    def _whole(self, targets: list[Value], inputs: Mapping[str, Any] = MappingProxyType({})) -> Form:
+        """Features among the inputs are taken as they are given, and not computed."""
+        cut = tuple(v for n, v in self.graph.cached.items() if n in inputs)
+        key = ("whole", tuple(targets), cut)
+        if key not in self.forms:
+            self.forms[key] = self._emitted(targets, stepping=False, cut=cut)
+        return self.forms[key]
 
     def forward(
-        self, inputs: Mapping[str, Tensor | float], noise: Mapping[str, Tensor] | None = None
+        self,
+        inputs: Mapping[str, Tensor | float],
+        noise: Mapping[str, Tensor] | None = None,
+        recompute: bool = False,
     ) -> dict[str, Tensor]:
-        """All targets by name: losses `losses.nll`, metrics `metrics.x`, outputs by their own name."""
-        _ = self.whole
-        form = self.forms["whole"]
+        """All targets by name: losses `losses.nll`, metrics `metrics.x`, outputs by their own name.
+
+        recompute: keep less for backward, and compute it again there (recompute.py).
+        """
+        form = self._whole(list(self.targets.values()), inputs)
+        if recompute:
+            again = ("recomputed", tuple(form.inputs))
+            if again not in self.forms:
+                rates = [v.type.rate for v in form.inputs if v.type.rate is not None]
+                self.forms[again] = recomputed(form, max(rates, default=None))
+            form = self.forms[again]
         found = form.run(self._given(form, inputs, noise, lengths=True))
         return dict(zip(self.targets, found, strict=True))
 
@@ -56,20 +82,18 @@ class Running:
         self, values: Sequence[Value], inputs: Mapping[str, Tensor | float], noise: Mapping[str, Tensor] | None = None
     ) -> list[Tensor]:
         """Any values of the graph on whole sequences (taps, drawn events, ...)."""
-        key = ("whole", tuple(values))
-        if key not in self.forms:
-            self.forms[key] = self._emitted(list(values), stepping=False)
-        form = self.forms[key]
+        form = self._whole(list(values), inputs)
         return list(form.run(self._given(form, inputs, noise, lengths=True)))
 
     def _check_lengths(self, form: Form, inputs: Mapping[str, Any]) -> None:
         """The lengths of whole sequences keep the spec's `require`."""
         sizes: dict[str, int] = {}
         for v in form.inputs:
-            if v.path in inputs and v.type.timed and isinstance(inputs[v.path], Tensor):
+            x = inputs.get(self._input_of.get(v, v.path))
+            if v.type.timed and isinstance(x, Tensor):
                 names = v.type.length.symbols()
                 if names and str(v.type.length) in names:
-                    sizes[str(v.type.length)] = inputs[v.path].shape[1]
+                    sizes[str(v.type.length)] = x.shape[1]
         broken = self.graph.facts.check(sizes)
         if broken:
             raise SpecError(Diagnostic("GS0605", f"the length breaks a fact of require: {broken[0]}", None))
@@ -81,14 +105,15 @@ class Running:
         if lengths:
             self._check_lengths(form, inputs)
         for v in form.inputs:
-            default = self.graph.inputs[v.path].default
-            if v.path not in inputs and default is None:
-                raise KeyError(f"input '{v.path}' is missing")
-            flat.append(inputs.get(v.path, default))
+            name = self._input_of.get(v, v.path)
+            default = self.graph.inputs[name].default if name in self.graph.inputs else None
+            if name not in inputs and default is None:
+                raise KeyError(f"input '{name}' is missing")
+            flat.append(inputs.get(name, default))
         return flat + [(noise or {}).get(v.path) for v in form.noises]
 
-    def _emitted(self, targets: list[Value], stepping: bool) -> Form:
-        return emit(self.graph, self.values, self.modules_of, targets, stepping, self.loops)
+    def _emitted(self, targets: list[Value], stepping: bool, cut: tuple[Value, ...] = ()) -> Form:
+        return emit(self.graph, self.values, self.modules_of, targets, stepping, self.loops, cut)
 
     # ---- the step form ----------------------------------------------------------------------------------------------
 
@@ -114,7 +139,12 @@ class Running:
     @property
     def step_form(self) -> fx.GraphModule:
         """Blocks: inputs, state, prepared -> timed targets and the new state."""
-        return self._step(list(self._stepped().values())).module
+        return self.step_of_targets.module
+
+    @property
+    def step_of_targets(self) -> Form:
+        """The same, with the order of its operands."""
+        return self._step(list(self._stepped().values()))
 
     def _step(self, targets: list[Value]) -> Form:
         key = ("step", tuple(targets))

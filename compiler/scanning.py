@@ -169,24 +169,22 @@ class Recurrence:
         assert v.op is not None
         dependent = {s for o, s in zip(v.operands, v.slots, strict=True) if o in found}
         together = v.op.linear_in(dependent)
-        optional = {d.name for d in v.op.parsed.operands if d.optional}
         module = self.modules_of[v]
 
         def run(lag: int) -> Any:
             """With the coefficients of that lag, 0: with the rest."""
-            plain, named = [], {"noise": noise.get(v)} if v.noise is not None else {}
-            for o, slot in zip(v.operands, v.slots, strict=True):
+
+            def side(i: int, o: Value | Constant) -> Any:
                 if o in found:
                     x = found[o][0].get(lag, 0.0) if lag else found[o][1]
-                    x = x if isinstance(x, Tensor) else like.new_full((1,) * like.ndim, x)
-                elif lag and slot in together:
-                    x = 0.0
-                else:
-                    x = o.value if isinstance(o, Constant) else given[o]
-                if slot in optional:
-                    named[slot] = x
-                else:
-                    plain.append(x)
+                    return x if isinstance(x, Tensor) else like.new_full((1,) * like.ndim, x)
+                if lag and v.slots[i] in together:
+                    return 0.0
+                return o.value if isinstance(o, Constant) else given[o]
+
+            plain, named = v.called(side)
+            if v.noise is not None:
+                named["noise"] = noise.get(v)
             return module(*plain, **named)
 
         lags = {k for o in v.operands if o in found for k in found[o][0]}

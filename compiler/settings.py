@@ -10,6 +10,7 @@ from typing import Any
 from graphspec.compiler.arguments import fitting
 from graphspec.compiler.arithmetic import describe, evaluate, is_number
 from graphspec.compiler.resolve import Spec, gathering
+from graphspec.compiler.taps import read_names
 from graphspec.declare import Catalogue, Declaration
 from graphspec.diagnostic import Findings, Fix, did_you_mean, fail
 from graphspec.document import Entry, Node, Scalar
@@ -129,6 +130,8 @@ def _train_entry(entry: Entry, spec: Spec, graph: Graph, declared: Catalogue, fo
         return [_group(e, spec) for e in _tree(value).entries]
     if key == "crop":
         return _crop(value, spec, graph)
+    if key == "dump":
+        return read_names(value, graph, {e.key.text for e in spec.entries("graph")})
     parameter = form.parameter(key)
     if parameter is None:
         known = ["optimizer", "lr", "schedule", "groups", "crop", *(p.name for p in form.parameters)]

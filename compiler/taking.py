@@ -120,13 +120,12 @@ def node(v: Value) -> Node:
         return Node("delay", (v,), tuple(timed), waits=True)
     group = group_of(v)
     stepped = [(o, _step(w, group)) for o, w in timed]
-    windowed = [(o, replace(w, group=group)) for o, w in timed]
-    if len(timed) > 1 or all(a.reads(0)[1] == b.reads(0)[1] for (_, a), (_, b) in zip(stepped, windowed, strict=True)):
+    # What is read of a past without end is remembered.
+    windowed = [(o, replace(w, group=group, past=0 if w.past == inf else w.past)) for o, w in timed]
+    ends = [(a.reads(0)[1], b.reads(0)[1]) for (_, a), (_, b) in zip(stepped, windowed, strict=True)]
+    if all(whole == last for whole, last in ends):
         return Node("step", (v,), tuple(stepped))
-    (o, only) = windowed[0]
-    if only.past == inf:
-        raise _refused(f"{v.path} looks ahead from all of {o.path}'s past, so it cannot be streamed", v)
-    return Node("window", (v,), tuple(windowed), waits=only.reads(0)[1] < 0)
+    return Node("window", (v,), tuple(windowed), waits=max(last for _, last in ends) < 0)
 
 
 def _step(w: Window, group: int) -> Window:

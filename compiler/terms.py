@@ -165,12 +165,15 @@ def _assertion(context: Context, entry: Entry) -> list[Assertion]:
             source = context.single(found, e.key.text, e.key.span)
             if not source.type.timed:
                 fail("GS0304", f"'{e.key.text}' is static; causality is about values along time", e.key.span)
-            out.append(Assertion(name, value, (source,), _allowed(context, e.value), e.value.span))
+            if (allowed := _allowed(context, e.value)) is not None:
+                out.append(Assertion(name, value, (source,), allowed, e.value.span))
         return out
-    return [Assertion(name, value, timed, _allowed(context, entry.value), entry.value.span)]
+    allowed = _allowed(context, entry.value)
+    return [Assertion(name, value, timed, allowed, entry.value.span)] if allowed is not None else []
 
 
-def _allowed(context: Context, node: Node) -> str | int:
+def _allowed(context: Context, node: Node) -> str | int | None:
+    """None where a condition of params says that nothing is claimed: `none if both_ways else 0`."""
     params = context.spec.home.params
     if isinstance(node, Scalar) and node.text == "strict":
         return "strict"
@@ -178,6 +181,6 @@ def _allowed(context: Context, node: Node) -> str | int:
         fail("GS0406", f"write strict or a number of ticks, not '{node.text[:30]}'", node.span)
     if isinstance(node, Scalar):
         value = node.value if is_number(node.value) else evaluate(parse_expression(node.content), params)
-        if isinstance(value, int) and not isinstance(value, bool) and value >= 0:
+        if value is None or (isinstance(value, int) and not isinstance(value, bool) and value >= 0):
             return value
     fail("GS0406", "write strict, or the look-ahead allowed: a whole number of ticks", node.span)

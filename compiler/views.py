@@ -168,6 +168,7 @@ def evaluation(graph: Graph, swaps: Mapping[Value, Swap]) -> Graph:
 
     losses, metrics = tuple(map(term, graph.losses)), tuple(map(term, graph.metrics))
     outputs = {n: of(v) for n, v in graph.outputs.items()}
+    cached = {n: v for n, v in graph.cached.items() if made.of(v) is v}
     made.close()
     return replace(
         graph,
@@ -179,6 +180,7 @@ def evaluation(graph: Graph, swaps: Mapping[Value, Swap]) -> Graph:
         outputs=outputs,
         assertions=(),
         feeds=(),
+        cached=cached,
         entries={},
         evaluation=None,
         backs=made.backs,

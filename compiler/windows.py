@@ -56,9 +56,18 @@ def window_of(op: Declaration, operand: str, params: Mapping[str, Any]) -> time.
     rule = op.window_of(operand)
     if not rule:
         return time.everything()
-    return _window(
-        rule, tuple(sorted((k, v) for k, v in params.items() if isinstance(v, (int, float, str, type(None)))))
-    )
+    return _window(rule, tuple(sorted((k, _hashable(v)) for k, v in params.items() if _plain(v))))
+
+
+def _plain(value: Any) -> bool:
+    """What a rule may speak of: a number, a word, none, a list of numbers."""
+    if isinstance(value, (list, tuple)):
+        return all(isinstance(n, (int, float)) for n in value)
+    return value is None or isinstance(value, (int, float, str))
+
+
+def _hashable(value: Any) -> Any:
+    return tuple(value) if isinstance(value, list) else value
 
 
 @lru_cache(maxsize=4096)

@@ -17,7 +17,7 @@ An operand is `name: type`, `name?: type` (optional), `*name: type` (variadic). 
   dims of a result may be a rule of compiler/axes.py, as `any[rearranged(pattern, x)]`;
 - the dims are `...` (any axes, time included), a name (binds at its first place, equals after), or an expression;
   a leading `T` means the time axis and wants a timed value; for a variadic a name collects, and `sum(c)` adds up;
-- `@ r` binds the rate; in results it is an expression of it.
+- `@ r` binds the rate; in results it is an expression of it, in conditions a number of Hz.
 An op without `time` for an input reads all of it, past and future.
 `affine_in` names the operands in which the op is linear, each element on its own, while the others are held: together
 ("a, b": a + b) or one at a time ("a | b": a * b). A loop through such ops only is a linear recurrence, run as a scan.
@@ -30,6 +30,7 @@ import types as python_types
 import typing
 from collections.abc import Callable, Iterable, Mapping, Set
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any
 
 from graphspec.expression import Signature, parse_signature
@@ -102,6 +103,11 @@ class Declaration:
     @property
     def parsed(self) -> Signature:
         return parse_signature(self.signature)
+
+    @cached_property
+    def optional(self) -> frozenset[str]:
+        """Names of the operands that may be left out; its module is given them by name."""
+        return frozenset(d.name for d in self.parsed.operands if d.optional)
 
     def parameter(self, name: str) -> Parameter | None:
         return next((p for p in self.parameters if p.name == name), None)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -74,6 +74,21 @@ class Value:
         for o in self.operands:
             if isinstance(o, Value):
                 yield o
+
+    def called(self, of: Callable[[int, Value | Constant], Any]) -> tuple[list[Any], dict[str, Any]]:
+        """What its module is called with: the operands in order, and the optional ones by name.
+
+        of: what stands for an operand, by its place among `operands`.
+        """
+        plain: list[Any] = []
+        named: dict[str, Any] = {}
+        optional = self.op.optional if self.op else frozenset()
+        for i, (operand, slot) in enumerate(zip(self.operands, self.slots, strict=True)):
+            if slot in optional:
+                named[slot] = of(i, operand)
+            else:
+                plain.append(of(i, operand))
+        return plain, named
 
     def __str__(self) -> str:
         return f"{self.path}: {self.type}"
@@ -149,6 +164,8 @@ class Graph:
     feeds: tuple[Feed, ...]
     params: Mapping[str, Any]
     backs: Mapping[Value, Back] = field(default_factory=dict)  # by carry
+    # Features by input name that are computed once, with the data, and may be given in place of their computation.
+    cached: Mapping[str, Value] = field(default_factory=dict)
     # Views of this graph: the entries by name (`sample` is one), and what holds outside training where `eval:` differs.
     entries: Mapping[str, Graph] = field(default_factory=dict)
     evaluation: Graph | None = None

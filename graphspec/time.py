@@ -104,9 +104,9 @@ def unfold(p: int) -> Window:
     return Window(Fraction(1, p))
 
 
-def recurrent() -> Window:
-    """Element k reads every element up to k."""
-    return Window(past=inf)
+def recurrent(future: Ticks = 0, stride: Fraction | int = 1) -> Window:
+    """Element k reads every element up to its own, and `future` more."""
+    return Window(Fraction(stride), past=inf, future=future)
 
 
 def everything() -> Window:

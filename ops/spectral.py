@@ -16,7 +16,9 @@ _TIME = (
     f"else window(past=n_fft - {_HOP} - 1, future={_HOP} - 1, stride={_HOP})"
 )
 _FRAMES = "n_fft % 2 == 0, n_fft >= 4, hop >= 0, hop <= n_fft"
-_BANDS = "mels >= 1, eps > 0, fmin >= 0, fmax == none or fmax > fmin, power == 1 or power == 2"
+_BANDS = (
+    "mels >= 1, eps > 0, fmin >= 0, fmax == none or fmax > fmin, fmax == none or fmax <= r/2, power == 1 or power == 2"
+)
 
 
 @op(

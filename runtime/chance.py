@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable, Iterable
 
 import torch
 from torch import Tensor
@@ -11,15 +12,32 @@ from graphspec.graph import Value
 from graphspec.ops.modules.noise import normal, stream_id, uniform
 
 
-def drawn(v: Value, seed: int, rows: Tensor, start: int, count: int, like: Tensor) -> Tensor:
-    """Noise `[B, count, ...]` of a value's elements start .. start + count - 1; rows `[B]` are their numbers.
+class Noise:
+    """The random operands of a run; `rows` `[B]` are the numbers of its rows. Dtype and device of `like`."""
 
-    Dtype and device of `like`. A static value has the one element 0.
-    """
-    assert v.noise is not None and v.op is not None
-    after = [int(d.as_int() or 1) for d in v.noise.after_time]
-    kind = normal if v.op.noise.startswith("normal") else uniform
-    made = kind(
-        seed, stream_id(v.path), rows, torch.arange(start, start + count), math.prod(after), like.dtype, like.device
-    )
-    return made.reshape(len(rows), count, *after)
+    def __init__(self, seed: int, rows: Tensor, like: Tensor) -> None:
+        self.seed, self.rows, self.like = seed, rows, like
+
+    def __call__(self, v: Value, first: int, count: int) -> Tensor | None:
+        """`[B, count, ...]` of elements first .. first + count - 1 of a value; none where only training is random.
+
+        A static value has the one element 0.
+        """
+        if v.noise is None or v.op is None or v.op.training_noise:
+            return None
+        after = [int(d.as_int() or 1) for d in v.noise.after_time]
+        kind = normal if v.op.noise.startswith("normal") else uniform
+        at, width = torch.arange(first, first + count), math.prod(after)
+        made = kind(self.seed, stream_id(v.path), self.rows, at, width, self.like.dtype, self.like.device)
+        return made.reshape(len(self.rows), count, *after)
+
+    def of(self, values: Iterable[Value], elements: Callable[[Value], int] = lambda v: 1) -> dict[str, Tensor]:
+        """As a form takes it, by path: `[B, elements(v), ...]` from the start, of a static value `[B, ...]`."""
+        out: dict[str, Tensor] = {}
+        for v in values:
+            if v.noise is None:
+                continue
+            made = self(v, 0, elements(v) if v.noise.timed else 1)
+            if made is not None:
+                out[v.path] = made if v.noise.timed else made[:, 0]
+        return out

@@ -96,13 +96,15 @@ class Dataset:
 
     tracks: Mapping[str, Track]
     skipped: list[str] = field(default_factory=list)
+    features: frozenset[str] = frozenset()  # which of the tracks are computed of the others
     _starts: dict[tuple[tuple[str, int], ...], NDArray[np.int64]] = field(default_factory=dict, repr=False)
 
     @property
     def input(self) -> str:
         """The only input that has data. Raises GS0190 where there are several (see `batches`)."""
-        if len(self.tracks) > 1:
-            fail("GS0190", f"this is not built yet for data of several inputs: {', '.join(self.tracks)}", None)
+        given = [n for n in self.tracks if n not in self.features]
+        if len(given) > 1:
+            fail("GS0190", f"this is not built yet for data of several inputs: {', '.join(given)}", None)
         return self._first.input
 
     @property
@@ -234,6 +236,7 @@ def crop_lengths(checked: Checked) -> dict[str, int]:
     """
     crop = checked.settings.crop
     types = {name: checked.graph.inputs[name].value.type for name in checked.settings.data}
+    types |= {name: value.type for name, value in checked.graph.cached.items()}
     lengths: dict[str, int] = {}
     for name, type_ in types.items():
         if type_.timed and type_.length.symbols() <= crop.keys():
@@ -256,7 +259,7 @@ def crop_lengths(checked: Checked) -> dict[str, int]:
                 "GS0656",
                 f"a crop of {known[1]} ticks at {show_rate(known[0])} is {float(ticks):.2f} ticks of '{name}' at "
                 f"{show_rate(type_.rate)}",
-                checked.settings.data[name].span,
+                checked.settings.data[name].span if name in checked.settings.data else None,
                 fixes=[Fix(f"take a multiple of {ticks.denominator}")],
             )
         lengths[name] = int(ticks)
@@ -271,6 +274,7 @@ def load(
     shortest: ticks of a crop (`crop_lengths`). Files that cannot be used, or are shorter than a crop, are skipped,
     counted and reported.
     """
+    from graphspec.runtime.features import computed
     from graphspec.runtime.sources import read_source
 
     sources = checked.settings.data
@@ -298,13 +302,17 @@ def load(
             first.span,
             notes=skipped[:5],
         )
+    features = computed(checked, {n: {k: p[k] for k in keys} for n, p in found.items()}, forms, warn)
+    found |= features
+    forms |= dict.fromkeys(features, Numbers("float"))
+    rates |= {n: checked.graph.cached[n].type.rate or Fraction(1) for n in features}
     cut = len(keys) - held
     parts = keys[: cut - valid], keys[cut - valid : cut], keys[cut:]
     tracks = {
         name: Track(name, rates[name], forms[name], *([found[name][k] for k in part] for part in parts))
-        for name in sources
+        for name in found
     }
-    data = Dataset(tracks, skipped)
+    data = Dataset(tracks, skipped, frozenset(features))
     _long_enough(data, shortest if isinstance(shortest, Mapping) else dict.fromkeys(tracks, shortest), first, warn)
     return data
 

@@ -146,6 +146,7 @@ def train(
     batch: int = 1,
     accumulate: int = 1,
     precision: Literal["f32", "bf16", "f64"] = "f32",
+    recompute: bool = False,
     ema: float | None = None,
     clip: float | None = None,
     seed: int = 0,
@@ -154,13 +155,17 @@ def train(
     validate_every: int = 500,
     save_every: int = 500,
     log_every: int = 10,
+    dump: list = [],  # noqa: B006
+    dump_every: int = 100,
 ) -> Any:
     """A run. steps: optimizer updates. batch: rows of one forward pass; accumulate: passes an update.
 
     precision: bf16 computes matrix products in bfloat16, with float32 weights; f64 is for exact comparisons.
+    recompute: keep little of the forward pass and compute the rest again in backward, so that long crops fit.
     ema: decay of an exponential average of the weights, which is then what is validated and sampled.
     clip: global gradient norm. nonfinite: what to do with an update that is not finite. early_stop: end when so many
-    validations in a row have not improved. *_every: in updates.
+    validations in a row have not improved. dump: values to write down, of the first validation crop, as .npz under
+    dumps/. *_every: in updates.
     """
     if ema is not None and not 0 < ema < 1:
         raise ValueError(f"train.ema is between 0 and 1, not {ema}")

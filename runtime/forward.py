@@ -17,11 +17,11 @@ from graphspec.ops.modules.noise import normal, stream_id, uniform
 
 
 def training_forward(
-    model: Model, inputs: Mapping[str, Tensor], noise: Mapping[str, Tensor], precision: str
+    model: Model, inputs: Mapping[str, Tensor], noise: Mapping[str, Tensor], precision: str, recompute: bool = False
 ) -> dict[str, Tensor]:
-    """All targets of the training graph, by name."""
+    """All targets of the training graph, by name. recompute: with less memory, and more time."""
     with _precision(inputs, precision):
-        return model(inputs, noise)
+        return model(inputs, noise, recompute)
 
 
 def validation_forward(
@@ -63,6 +63,16 @@ def validation_noise(model: Model, inputs: Mapping[str, Tensor], seed: int, firs
     return _noise(model, inputs, seed, 0, first_row, values)
 
 
+def values_forward(
+    model: Model, running: Running, values: list[Value], inputs: Mapping[str, Tensor], precision: str, seed: int
+) -> list[Tensor]:
+    """Any values of one of the model's graphs, without the noise of training."""
+    noisy = [v for v in running.graph.needed_for(values) if v.noise is not None and v.op is not None]
+    noise = _noise(model, inputs, seed, 0, 0, [v for v in noisy if v.op and not v.op.training_noise])
+    with _precision(inputs, precision):
+        return running.evaluate(values, inputs, noise)
+
+
 def _noisy(running: Running) -> list[Any]:
     return [v for v in running.graph.needed_for(list(running.targets.values())) if v.noise is not None]
 
@@ -74,6 +84,7 @@ def _noise(
     sizes = {
         str(dim): size
         for name, x in inputs.items()
+        if name in model.graph.inputs
         for dim, size in zip(model.graph.inputs[name].value.type.dims, x.shape[1:], strict=False)
         if str(dim) in dim.symbols()
     }

@@ -37,6 +37,10 @@ class Run:
         return self.folder / "model.safetensors"
 
     @property
+    def dumps(self) -> Path:
+        return self.folder / "dumps"
+
+    @property
     def samples(self) -> Path:
         return self.folder / "samples"
 
@@ -122,10 +126,11 @@ def spec_hash(graph: Graph) -> str:
     Params, libraries and overrides are in it as far as they change a value; comments, the order of keys, how it is
     trained and arguments that equal their default are not.
     """
-    return hashlib.sha256("\n".join(map(_resolved, graph.values)).encode()).hexdigest()
+    return hashlib.sha256("\n".join(map(resolved, graph.values)).encode()).hexdigest()
 
 
-def _resolved(value: Value) -> str:
+def resolved(value: Value) -> str:
+    """A value in one line: its op, arguments that are no defaults, operands, type."""
     if value.op is None:
         what = f"part {value.part}" if value.part else "input"
         arguments: list[str] = []

@@ -7,7 +7,9 @@ Noise comes from the counter (seed, stream, row, tick), so batch size and chunki
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+import math
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from fractions import Fraction
 from typing import Any
 
 import torch
@@ -18,7 +20,7 @@ from graphspec.compiler.plan import Fire, Schedule, consumed, schedule
 from graphspec.diagnostic import fail
 from graphspec.graph import Constant, Graph, Value
 from graphspec.runtime.backend import BACKENDS, Backend, chosen
-from graphspec.runtime.chance import drawn
+from graphspec.runtime.chance import Noise
 from graphspec.runtime.instructions import Delay, Instruction, Pick, Registers
 from graphspec.types import Type
 
@@ -49,15 +51,15 @@ class Sampler:
         self.plan: Schedule = schedule(view.graph)
         self.rows = rows
         self.seed = seed
-        self.row_numbers = torch.arange(first_row, first_row + rows)
         like = next(model.parameters())
         self.device, self.like = like.device, like
+        self._noise = Noise(seed, torch.arange(first_row, first_row + rows), like)
         self.backend, self.warn = backend, warn
         self.running: Backend | None = None  # none: eager
         self.chosen = "eager"
         self.knobs = self._knobs(knobs or {})
         self.tick = 0
-        self._noise: dict[Value, tuple[int, Tensor]] = {}
+        self.buffers: dict[Value, tuple[int, Tensor]] = {}  # noise drawn ahead, and the element it begins with
         self._compile()
 
     @property
@@ -112,7 +114,7 @@ class Sampler:
                 self.states.append(self._past(v, start) if _delays(v) else start)
         self.static: dict[Value, Any] = dict(self.knobs)
         with torch.no_grad():
-            noise = {v.path: self._drawn(v, 0, 1)[:, 0] for v in plan.static if v.noise is not None}
+            noise = self._noise.of(plan.static)
             for v in plan.static:
                 self.static[v] = model.evaluate([v], {k.path: x for k, x in self.knobs.items()}, noise)[0]
         begin = model.init_state(self.rows, self.like, {k.path: x for k, x in self.knobs.items()})
@@ -188,14 +190,7 @@ class Sampler:
             register = self.where[v][f.first].register
             return Delay(register, self.slots[v], f.first, f.count, past, self.where[operand])
         assert v.op is not None
-        optional = {d.name for d in v.op.parsed.operands if d.optional}
-        plain, named = [], {}
-        for i, slot in enumerate(v.slots):
-            given = self._operand(v, i, f.first, f.count)
-            if slot in optional:
-                named[slot] = given
-            else:
-                plain.append(given)
+        plain, named = v.called(lambda i, _: self._operand(v, i, f.first, f.count))
         own = {k.split("/", 1)[1]: t for k, t in prepared.items() if k.startswith(f"{v.path}/")}
         noise = (v, f.first, f.count) if v.noise is not None and not v.op.training_noise else None
         parts = None
@@ -216,14 +211,8 @@ class Sampler:
     @torch.no_grad()
     def prefill(self, prompt: Mapping[str, Tensor]) -> None:
         """Take in a prompt [B, n, C] for every fed input: whole blocks in parallel, the rest tick by tick."""
-        if self.tick:
-            fail("GS0629", "a prompt comes before the first tick", None)
-        fed = {source.path: source.type for source, _ in self.plan.fed}
-        if set(prompt) != set(fed):
-            fail("GS0629", f"a prompt is for {', '.join(fed)}, not for {', '.join(prompt) or 'nothing'}", None)
-        for name, given in prompt.items():
-            _fits(name, given, fed[name], self.rows)
-        n = min(p.shape[1] for p in prompt.values())
+        prompt = checked_prompt(prompt, [source for source, _ in self.fed], self.rows, begun=self.tick > 0)
+        n = next(iter(prompt.values())).shape[1]
         block = self.plan.block
         whole = n // block * block
         if whole:
@@ -237,11 +226,7 @@ class Sampler:
         knobs = {k.path: v for k, v in self.knobs.items()}
         state = model.init_state(self.rows, self.like, knobs)
         blocks = next(iter(prompt.values())).shape[1] // plan.block
-        noise = {
-            v.path: self._drawn(v, 0, blocks * plan.elements[v]) if v.type.timed else self._drawn(v, 0, 1)[:, 0]
-            for v in plan.values
-            if v.noise is not None and v.op is not None and not v.op.training_noise
-        }
+        noise = self._noise.of(plan.values, lambda v: blocks * plan.elements[v])
         _, state = model.advance(list(self.slots), {**knobs, **prompt}, state, model.prepare(), noise)
         for v, slot in self.slots.items():
             own = {k.split("/", 1)[1]: t for k, t in state.items() if k.startswith(f"{v.path}/")}
@@ -268,6 +253,14 @@ class Sampler:
             if k % 256 == 255:
                 tell(k + 1)
         return {name: torch.cat(each, 1) for name, each in out.items() if each}
+
+    def elements(self, ticks: int) -> Iterator[tuple[Value, Tensor]]:
+        """The next `ticks` by the plain schedule: each fed input with the element `[B, 1, C]` that is drawn for it."""
+        for _ in range(ticks):
+            k = self.tick % self.plan.block
+            self._tick(None)
+            for source, _ in self.fed:
+                yield source, self.where[source][k].of(self.registers)
 
     def _tick(self, forced: Mapping[str, Tensor] | None) -> list[tuple[str, Tensor]]:
         """One tick: what is due before the draw, the draw (or the forced element), what is due after it.
@@ -304,16 +297,18 @@ class Sampler:
         assert v.noise is not None
         per_block = self.plan.elements[v]
         at = self.tick // self.plan.block * per_block + first
-        start, held = self._noise.get(v, (0, None))
+        start, held = self.buffers.get(v, (0, None))
         if held is None or at < start or at + count > start + held.shape[1]:
             size = max(NOISE_TICKS, count)
             start, held = at, self._drawn(v, at, size)
-            self._noise[v] = (start, held)
+            self.buffers[v] = (start, held)
         return held[:, at - start : at - start + count]
 
     def _drawn(self, v: Value, start: int, count: int) -> Tensor:
-        """Noise [B, count, ...] of elements start.. of a value, from the counter."""
-        return drawn(v, self.seed, self.row_numbers, start, count, self.like)
+        """Noise [B, count, ...] of elements start.. of a value that is random while sampling."""
+        made = self._noise(v, start, count)
+        assert made is not None
+        return made
 
 
 def chosen_knobs(graph: Graph, given: Mapping[str, float]) -> dict[str, Any]:
@@ -327,19 +322,45 @@ def chosen_knobs(graph: Graph, given: Mapping[str, float]) -> dict[str, Any]:
     return {n: given.get(n, d) for n, d in knobs.items()}
 
 
-def _fits(name: str, given: Tensor, type_: Type, rows: int) -> None:
-    """A prompt is [rows, n, C] of the input's classes, or floats."""
+def checked_prompt(prompt: Mapping[str, Tensor], fed: Sequence[Value], rows: int, begun: bool) -> dict[str, Tensor]:
+    """A prompt `[rows, n, C]` for every fed input, all of the same time. Raises GS0629 for what is none."""
+    if begun:
+        fail("GS0629", "a prompt comes before the first tick", None)
+    types = {v.path: v.type for v in fed}
+    if set(prompt) != set(types):
+        fail("GS0629", f"a prompt is for {', '.join(types)}, not for {', '.join(prompt) or 'nothing'}", None)
+    for name, given in prompt.items():
+        fits(f"the prompt of '{name}'", given, types[name], rows)
+    return of_one_time(prompt, types)
+
+
+def of_one_time(prompts: Mapping[str, Tensor], types: Mapping[str, Type]) -> dict[str, Tensor]:
+    """Prompts `[B, n, ...]` cut to the time of the shortest, in whole elements of each; GS0629 if none is left."""
+    steps = {n: 1 / Fraction(types[n].rate or 1) for n in prompts}  # seconds of an element
+    grid = Fraction(
+        math.lcm(*(s.numerator for s in steps.values())), math.gcd(*(s.denominator for s in steps.values()))
+    )
+    least = min((x.shape[1] * steps[n] for n, x in prompts.items()), default=Fraction(0))
+    if 0 < least < grid:
+        told = f"{float(least):g} s of prompt are too short: {' and '.join(prompts)} have whole elements in"
+        fail("GS0629", f"{told} {float(grid):g} s", None)
+    time = least // grid * grid
+    return {n: x[:, : int(time / steps[n])] for n, x in prompts.items()}
+
+
+def fits(what: str, given: Tensor, type_: Type, rows: int) -> None:
+    """What is given for an input is [rows, n, C] of its classes, or floats; else GS0629."""
     wanted = (rows, *(d.as_int() for d in type_.after_time))
     classes = type_.dtype.classes if type_.dtype.kind == "int" else None
     if (given.shape[0], *given.shape[2:]) != wanted or given.is_floating_point() != (type_.dtype.kind == "float"):
         shape = ", ".join(map(str, (rows, "n", *wanted[1:])))
         fail(
             "GS0629",
-            f"the prompt of '{name}' is {list(given.shape)} {given.dtype}; it is [{shape}] of {type_.dtype}",
+            f"{what} is {list(given.shape)} {given.dtype}; it is [{shape}] of {type_.dtype}",
             None,
         )
     if classes and given.numel() and not 0 <= int(given.min()) <= int(given.max()) < classes:
-        fail("GS0629", f"the prompt of '{name}' has levels outside 0..{classes - 1}", None)
+        fail("GS0629", f"{what} has levels outside 0..{classes - 1}", None)
 
 
 def _delays(v: Value) -> bool:

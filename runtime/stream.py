@@ -17,9 +17,10 @@ from graphspec.compiler.latency import Plan, plan
 from graphspec.compiler.plan import block_of
 from graphspec.compiler.running import Running
 from graphspec.compiler.taking import begun
+from graphspec.compiler.tensors import filled
 from graphspec.diagnostic import did_you_mean, fail
 from graphspec.graph import Value
-from graphspec.runtime.chance import drawn
+from graphspec.runtime.chance import Noise
 
 
 class Stream:
@@ -37,7 +38,7 @@ class Stream:
         knobs: Mapping[str, Any] | None = None,
         seed: int = 0,
     ) -> None:
-        self.model, self.rows, self.seed = model, rows, seed
+        self.model, self.rows = model, rows
         graph = model.graph
         outputs = {n: v for n, v in graph.outputs.items() if v.type.timed}
         for name in values:
@@ -52,7 +53,8 @@ class Stream:
         kept = (t for m in model.modules_of.values() for t in (*m.parameters(), *m.buffers()) if t.is_floating_point())
         self.like = next(kept, torch.empty(0)).detach()
         given = dict(knobs or {})
-        noise = {v.path: z[:, 0] for v in self.flow.static if v.noise and (z := self._noise(v, 0, 1)) is not None}
+        self._noise = Noise(seed, torch.arange(rows), self.like)
+        noise = self._noise.of(self.flow.static)
         with torch.no_grad():
             self.prepared = self.flow.prepare(lambda static: model.evaluate(static, given, noise), given)
         self.reset()
@@ -91,17 +93,10 @@ class Stream:
         silence = {}
         for name, v in self.sources.items():
             n = begun(whole - came[name], self.flow.step_of[v])
-            shape = (self.rows, n, *(int(d.as_int() or 1) for d in v.type.tensor_axes[1:]))
-            kind = {"int": torch.int64, "bool": torch.bool}.get(v.type.dtype.kind, self.like.dtype)
-            silence[name] = torch.full(shape, v.before or 0, dtype=kind, device=self.like.device)
+            silence[name] = filled(v.type, self.rows, n, v.before or 0, self.like)
         before = {n: self.flow.given_out(self.state, v) for n, v in self.values.items()}
         made = self.push(silence, end=True)
         return {
             name: y[:, : max(0, begun(end, self.flow.step_of[self.values[name]]) - before[name])]
             for name, y in made.items()
         }
-
-    def _noise(self, v: Value, first: int, count: int) -> Tensor | None:
-        if v.op is None or v.op.training_noise:
-            return None
-        return drawn(v, self.seed, torch.arange(self.rows), first, count, self.like)

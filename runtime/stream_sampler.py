@@ -7,7 +7,7 @@ the same noise at the same place.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from fractions import Fraction
 from typing import Any
 
@@ -18,8 +18,8 @@ from graphspec.compiler.lower import Model
 from graphspec.compiler.taking import begun
 from graphspec.diagnostic import Fix, SpecError, fail
 from graphspec.graph import Value
-from graphspec.runtime.chance import drawn
-from graphspec.runtime.sample import Sampler, chosen_knobs
+from graphspec.runtime.chance import Noise
+from graphspec.runtime.sample import Sampler, checked_prompt, chosen_knobs, fits
 
 
 def sampler(
@@ -64,8 +64,8 @@ class StreamSampler:
         graph = view.graph
         self.fed = tuple((f.source, f.drawn) for f in graph.feeds)
         self.played = {n: v for n, v in graph.outputs.items() if v.type.timed}
-        self.seed, self.row_numbers = seed, torch.arange(first_row, first_row + rows)
         self.like = next(model.parameters()).detach()
+        self._noise = Noise(seed, torch.arange(first_row, first_row + rows), self.like)
         self.flow = view.flow([*(d for _, d in self.fed), *self.played.values()], ahead=True)
         self.rows = rows
         given = dict(given or {})
@@ -74,8 +74,10 @@ class StreamSampler:
             if v not in sources and v.path not in given:
                 fixes = [Fix(f"give it whole: --given {v.path}=FILE")]
                 fail("GS0629", f"'{v.path}' is heard while sampling, beside what is drawn", v.span, fixes=fixes)
+            if v.path in given:
+                fits(f"what is given for '{v.path}'", given[v.path], v.type, rows)
         static = chosen_knobs(graph, knobs or {})
-        noise = {v.path: self._noise(v, 0, 1)[:, 0] for v in self.flow.static if v.noise is not None}
+        noise = self._noise.of(self.flow.static)
         with torch.no_grad():
             self.prepared = self.flow.prepare(lambda values: view.evaluate(values, static, noise), static)
             self.state = self.flow.begin(rows, self.like, self.prepared)
@@ -94,13 +96,11 @@ class StreamSampler:
 
     def prefill(self, prompt: Mapping[str, Tensor]) -> None:
         """Take in a prompt [B, n, C] for every fed input, all at once."""
-        names = {s.path for s, _ in self.fed}
-        if set(prompt) != names:
-            fail("GS0629", f"a prompt is for {', '.join(names)}, not for {', '.join(prompt) or 'nothing'}", None)
-        n = min(x.shape[1] for x in prompt.values())
-        self._push({name: x[:, :n] for name, x in prompt.items()})
-        for source, _ in self.fed:
-            del self.waiting[source][:n]
+        sources = [s for s, _ in self.fed]
+        prompt = checked_prompt(prompt, sources, self.rows, begun=any(self._at(s) for s in sources))
+        self._push(prompt)
+        for source in sources:
+            del self.waiting[source][: prompt[source.path].shape[1]]
         self._leave()
 
     def settle(self, ticks: int) -> None:
@@ -110,20 +110,26 @@ class StreamSampler:
         """The next `ticks` of what is fed; of each value in `to:` what leaves meanwhile, [B, n, C] each."""
         if ticks < 1:
             fail("GS0629", f"draw 1 tick or more, not {ticks}", None)
+        first, done = self.fed[0][0], 0
+        for source, _ in self.elements(ticks):
+            done += source is first
+            if source is first and done % 256 == 0:
+                tell(done)
+        return self._leave()
+
+    def elements(self, ticks: int) -> Iterator[tuple[Value, Tensor]]:
+        """The next `ticks` of the first fed input: each fed input with the element `[B, 1, C]` drawn for it."""
         first = self.fed[0][0]
-        end = self.flow.pushed(self.state, first) + ticks * self.flow.step_of[first]
-        done = 0
+        end = self._at(first) + ticks * self.flow.step_of[first]
         while (source := min((s for s, _ in self.fed), key=self._due)) and self._at(source) < end:
             if not self.waiting[source] and len(self.flow.sources) > len(self.fed):
                 fail("GS0629", f"nothing more can be drawn for '{source.path}': what it hears has ended", source.span)
             if not self.waiting[source]:
                 told = f"a loop hears '{source.path}' and what it is drawn after in one tick"
                 fail("GS0190", f"{told}; beside values ahead of their time that is not built yet", source.span)
-            self._push({source.path: self.waiting[source].pop(0)})
-            done += source is first
-            if source is first and done % 256 == 0:
-                tell(done)
-        return self._leave()
+            element = self.waiting[source].pop(0)
+            self._push({source.path: element})
+            yield source, element
 
     def _at(self, source: Value) -> Fraction:
         return self.flow.pushed(self.state, source)
@@ -144,8 +150,3 @@ class StreamSampler:
             out[name], self.left[name] = joined[:, :n], [joined[:, n:]]
             self.told[name] += out[name].shape[1]
         return out
-
-    def _noise(self, v: Value, first: int, count: int) -> Any:
-        if v.op is None or v.op.training_noise:
-            return None
-        return drawn(v, self.seed, self.row_numbers, first, count, self.like)

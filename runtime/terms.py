@@ -8,11 +8,15 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from math import prod
 
 import torch
 from torch import Tensor
 
 from graphspec.graph import Graph, Term, Value
+from graphspec.types import Type
+
+MOST_CHANNELS = 8
 
 Found = Mapping[str, Tensor]  # targets by name: losses.NAME, masks.NAME, weights.NAME, metrics.NAME
 
@@ -30,16 +34,18 @@ class _Sums:
 class Terms:
     """What a graph is trained on and measured by.
 
-    columns: names of what `means` gives: each loss (`loss.NAME`), each metric (`NAME`), and for a weight that is a
-    value `weight.NAME` and `weighted.NAME`, the product.
+    columns: names of what `means` gives: each loss (`loss.NAME`), each metric (`NAME`; of a few channels also each of
+    them, `NAME[0]`), and for a weight that is a value `weight.NAME` and `weighted.NAME`, the product.
     """
 
     def __init__(self, graph: Graph) -> None:
         self.losses, self.metrics = graph.losses, graph.metrics
-        self.names = [t.name for t in (*self.losses, *self.metrics)]
+        self.channels = {t.name: _channels(t.value.type) for t in self.metrics}
+        measured = [n for t in self.metrics for n in _columns(t.name, self.channels[t.name])]
+        self.names = [*(t.name for t in self.losses), *measured]
         self.masks = {t.name: t.mask for t in self.losses if t.mask is not None}
         valued = [t.name for t in self.losses if isinstance(t.weight, Value)]
-        self.columns = [f"loss.{t.name}" for t in self.losses] + [t.name for t in self.metrics]
+        self.columns = [f"loss.{t.name}" for t in self.losses] + measured
         self.columns += [f"{what}.{name}" for name in valued for what in ("weight", "weighted")]
 
     def means(self, found: Found, shares: Mapping[str, Tensor]) -> tuple[list[Tensor], Tensor]:
@@ -57,7 +63,7 @@ class Terms:
             columns.append(loss)
             if isinstance(term.weight, Value):
                 more += [torch.as_tensor(s.weight).to(loss), weighted]
-        columns += [_wide(found[f"metrics.{t.name}"]).mean() for t in self.metrics]
+        columns += self._measured(found)
         return columns + more, total
 
     def tallies(self, found: Found) -> Tensor:
@@ -66,17 +72,37 @@ class Terms:
         Added up over passes and divided, they are means (see `scores`).
         """
         sums = [_sums(t, found) for t in self.losses]
-        values = [s.loss for s in sums] + [_wide(found[f"metrics.{t.name}"]).mean() for t in self.metrics]
-        counts = [s.count for s in sums] + [1.0] * len(self.metrics)
+        measured = self._measured(found)
+        values = [s.loss for s in sums] + measured
+        counts = [s.count for s in sums] + [1.0] * len(measured)
         weighted = [_divided(s.weighted, s.count) for s in sums]
         every = [*values, sum(weighted), *counts, 1.0]
         return torch.stack([torch.as_tensor(x, device=values[0].device).double() for x in every])
+
+    def _measured(self, found: Found) -> list[Tensor]:
+        """Each metric's mean, and behind it those of its channels."""
+        out = []
+        for name, n in self.channels.items():
+            x = _wide(found[f"metrics.{name}"])
+            out += [x.mean(), *(x.reshape(-1, n).mean(0) if n > 1 else ())]
+        return out
 
     def scores(self, tallies: Tensor) -> tuple[dict[str, float], float]:
         """Means by name, and that of the total, of tallies `[passes, ...]`."""
         values, counts = tallies.sum(0).chunk(2)
         *means, total = torch.where(counts == 0, 0.0, values / counts).tolist()
         return dict(zip(self.names, means, strict=True)), total
+
+
+def _channels(type_: Type) -> int:
+    """How many numbers of a tick are told apart: those of stereo, say, not those of a spectrum."""
+    sizes = [d.as_int() or MOST_CHANNELS + 1 for d in type_.after_time]
+    n = prod(sizes) if type_.timed else 1
+    return n if n <= MOST_CHANNELS else 1
+
+
+def _columns(name: str, channels: int) -> list[str]:
+    return [name, *(f"{name}[{i}]" for i in range(channels if channels > 1 else 0))]
 
 
 def _sums(term: Term, found: Found) -> _Sums:

@@ -20,6 +20,7 @@ from graphspec.diagnostic import Diagnostic, Fix, fail
 from graphspec.runtime import checkpoint
 from graphspec.runtime.average import Average
 from graphspec.runtime.data import Dataset, crop_lengths
+from graphspec.runtime.dump import Dumps
 from graphspec.runtime.forward import (
     mask_sums,
     training_forward,
@@ -85,6 +86,7 @@ def train(
         notes=[why.splitlines()[0][:200] if why else "the system gave no more memory"],
         fixes=[
             Fix("halve train.batch and double train.accumulate: the same update in less memory"),
+            Fix("write train.recompute: true: less is kept for backward, and a third more computed"),
             Fix("shorten train.crop"),
             Fix("on a GPU, write train.precision: bf16"),
         ],
@@ -122,6 +124,7 @@ class _Training:
         self.terms = Terms(model.graph)
         found = data.validation_batches(self.lengths, VALIDATION_CROPS)
         self.crops = {k: _on(x, model) for k, x in found.items()}
+        self.dumps = Dumps(model, run, self.crops, self.average, warn)
         self.saver = Saver(run.checkpoints, warn, origin(model.checked, group.size))
         self.began = time.perf_counter(), time.process_time()
         self.signal: int | None = None
@@ -143,6 +146,8 @@ class _Training:
                 if self.pending is not None and (row := self._validated(self.pending)) is not None:
                     self.pending = None
                     self._record(log, row)
+                if self.group.leads:
+                    self.dumps.write(self.step)
                 early = self.optimizing.stopping.reached
                 ends = self.step >= steps or early or self._stops()
                 if ends or save or self.step % self.n["save_every"] == 0:
@@ -176,7 +181,7 @@ class _Training:
         means = torch.zeros(len(self.terms.columns) + 1, dtype=torch.float64, device=self.device)
         for part in range(parts):
             inputs, noise = self._batch(part)
-            found = training_forward(model, inputs, noise, self.n["precision"])
+            found = training_forward(model, inputs, noise, self.n["precision"], self.n["recompute"])
             seen, total = self.terms.means(found, shares)
             (total / parts).backward()
             means += torch.stack([x.detach().double() for x in (*seen, total)]) / parts

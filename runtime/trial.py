@@ -6,16 +6,17 @@ import math
 import random
 from collections.abc import Mapping, Sequence
 from fractions import Fraction
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from graphspec.compiler import taking
-from graphspec.compiler.lower import Model
+from graphspec.compiler.lower import Model, View
 from graphspec.compiler.plan import block_of, looks_ahead
 from graphspec.diagnostic import SpecError, fail
 from graphspec.graph import Value
-from graphspec.runtime.chance import drawn
+from graphspec.runtime.chance import Noise
 from graphspec.types import Type
 
 ROWS = 2
@@ -24,15 +25,17 @@ Tensors = dict[str, Tensor]
 
 
 class Trial:
-    """The model with random inputs of `ticks` ticks, rounded up to what its `require` and its blocks want."""
+    """The model with random inputs of `ticks` ticks, rounded up to what its `require` and its blocks want.
 
-    def __init__(self, model: Model, ticks: int, seed: int):
-        self.model, self.graph, self.seed = model, model.graph, seed
-        self.values = [v for v in self.graph.needed_for(list(model.targets.values())) if v.parts is None]
-        ahead: set[Value] = set()
-        for v in self.graph.values:
-            if looks_ahead([v]) is not None or any(o in ahead for o in v.values()):
-                ahead.add(v)
+    wanted: what of it is tried, and all that is made for it; else its targets.
+    """
+
+    def __init__(self, model: Model | View, ticks: int, seed: int, wanted: Sequence[Value] = ()):
+        self.model: Any = model
+        self.graph, self.seed = model.graph, seed
+        needed = self.graph.needed_for(list(wanted or model.targets.values()))
+        self.values = [v for v in needed if v.parts is None]
+        ahead = self._spread({v for v in self.graph.values if looks_ahead([v]) is not None})
         self.streamed = [v for v in self.values if v.type.timed and v not in ahead and not v.is_input]
         self.inputs = {v.path: v for v in self.values if v.is_input}
         rates = [v.type.rate for v in self.inputs.values() if v.type.rate is not None]
@@ -48,18 +51,25 @@ class Trial:
         if faults:
             fail("GS0605", f"no length is known to run it at: {faults[0]}", None)
         self.given = {n: self._drawn(v.type, ROWS, seed + i) for i, (n, v) in enumerate(self.inputs.items())}
-        self.noise = self._noise(self.graph.values, ROWS)
+        draws = Noise(seed, torch.arange(ROWS), torch.empty(0, dtype=torch.float64))
+        self.noise = draws.of(needed, lambda v: int(v.noise.dims[0].evaluate(self.sizes)))  # type: ignore[union-attr]
 
     def _flowing(self) -> list[Value]:
         """The timed values that stream, also those that look ahead: all but what reads all of time, or hears it."""
-        deaf: set[Value] = set()
         if self.fastest is None:
             return []
-        for v in self.graph.values:
-            heard = any(o in deaf for o in (*v.values(), *self.graph.carried_from(v)))
-            if heard or not v.carry and not v.is_input and _reads_all(v):
-                deaf.add(v)
+        deaf = self._spread({v for v in self.graph.values if not v.carry and not v.is_input and _reads_all(v)})
         return [v for v in self.values if v.type.timed and not v.is_input and v not in deaf]
+
+    def _spread(self, marked: set[Value]) -> set[Value]:
+        """All that hears what is marked, also through loops, whose carries stand before their sources."""
+        before = -1
+        while len(marked) != before:
+            before = len(marked)
+            for v in self.graph.values:
+                if any(o in marked for o in (*v.values(), *self.graph.carried_from(v))):
+                    marked.add(v)
+        return marked
 
     # ---- numbers ---------------------------------------------------------------------------------------------------
 
@@ -88,16 +98,6 @@ class Trial:
             return torch.randint(type_.dtype.classes or 8, shape, generator=g)
         made = torch.randn(shape, generator=g, dtype=torch.float64)
         return made if type_.timed else made.abs() + 0.1  # static ones are knobs, such as a temperature
-
-    def _noise(self, values: Sequence[Value], rows: int) -> Tensors:
-        out: Tensors = {}
-        for v in values:
-            if v.noise is None or v.op is None or v.op.training_noise:
-                continue
-            count = int(v.noise.dims[0].evaluate(self.sizes)) if v.noise.timed else 1
-            made = drawn(v, self.seed, torch.arange(rows), 0, count, torch.empty(0, dtype=torch.float64))
-            out[v.path] = made if v.noise.timed else made[:, 0]
-        return out
 
     def _part(self, given: Mapping[str, Tensor], types: Mapping[str, Type | None], start: int, n: int) -> Tensors:
         """Blocks start .. start + n - 1 of timed tensors."""

@@ -11,6 +11,7 @@ from graphspec.diagnostic import SpecError
 from graphspec.ops import catalogue
 from graphspec.ops.modules.chance import RandomInt
 from graphspec.reader import read_text
+from graphspec.runtime.chance import Noise
 
 torch.set_num_threads(1)
 
@@ -50,6 +51,25 @@ def test_two_calls_are_two_draws_and_one_name_is_one():
     one = lower(spec("u - u", "  u: uniform()\n"))
     (v,) = [v for v in one.values if v.noise is not None]
     assert torch.equal(one({}, {v.path: torch.tensor([0.25, 0.5])})["y"], torch.zeros(2))
+
+
+def test_the_noise_of_a_run_is_that_of_its_elements_and_rows():
+    graph = spec("dropout(uniform_like(x) + s + dropout(normal(), 0.5), 0.5)", "  s: uniform()\n").graph
+    noisy = {v.op.name: v for v in graph.values if v.noise is not None and v.op.name != "dropout"}
+    like = torch.empty(0, dtype=torch.float64)
+    noise, timed = Noise(3, torch.arange(4), like), noisy["uniform_like"]
+    whole = noise.of(graph.values, lambda v: 10)
+    assert {n: x.shape for n, x in whole.items()} == {
+        timed.path: (4, 10, 3),
+        noisy["uniform"].path: (4,),
+        noisy["normal"].path: (4,),
+    }
+    parts = [noise(timed, first, count) for first, count in ((0, 3), (3, 6), (9, 1))]
+    assert torch.equal(torch.cat(parts, 1), whole[timed.path])
+    assert torch.equal(Noise(3, torch.arange(2, 4), like)(timed, 0, 10), whole[timed.path][2:])
+    assert not torch.equal(Noise(4, torch.arange(4), like)(timed, 0, 10), whole[timed.path])
+    dropped = [v for v in graph.values if v.op is not None and v.op.name == "dropout"]
+    assert len(dropped) == 2 and all(noise(v, 0, 1) is None for v in dropped)  # random in training only
 
 
 def test_random_int_is_even_over_its_range():

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from graphspec.__main__ import main
-from graphspec.runtime import curves
+from graphspec.runtime import figures
 
 SPEC = """graphspec: 1
 model: tiny
@@ -79,15 +79,15 @@ def test_the_page_holds_every_curve_of_every_run(runs: Path) -> None:
     assert main(["compare", "a", str(runs / "b"), "-o", "out/page.html"]) == 0
     text = Path("out/page.html").read_text()
     assert not re.search(r"(src|href)=|<script", text)  # nothing is fetched, nothing runs
-    figures = [xml.fromstring(svg) for svg in re.findall(r"<svg.*?</svg>", text, re.S)]
-    titles = [f.findtext(f"{SVG}text") for f in figures]
+    svgs = [xml.fromstring(svg) for svg in re.findall(r"<svg.*?</svg>", text, re.S)]
+    titles = [f.findtext(f"{SVG}text") for f in svgs]
     assert titles == ["loss.nll", "accuracy", "lr", "valid.nll"]
-    drawn = [len(f.findall(f"{SVG}polyline")) + len(f.findall(f"{SVG}circle")) for f in figures]
+    drawn = [len(f.findall(f"{SVG}polyline")) + len(f.findall(f"{SVG}circle")) for f in svgs]
     assert drawn == [2, 2, 2, 1]
-    for f in figures:
+    for f in svgs:
         for line in f.iter(f"{SVG}polyline"):
             points = [tuple(map(float, p.split(","))) for p in line.get("points").split()]
-            assert all(0 <= x <= curves.WIDTH and 0 <= y <= curves.HEIGHT for x, y in points)
+            assert all(0 <= x <= figures.WIDTH and 0 <= y <= figures.HEIGHT for x, y in points)
 
 
 def test_names_from_outside_are_text_not_markup(runs: Path) -> None:
@@ -137,7 +137,7 @@ def test_it_needs_no_torch(runs: Path) -> None:
 
 @pytest.mark.parametrize(("low", "high"), [(0, 1), (-3, 1e-9), (1e-7, 3e-7), (0, 12345), (99.9, 100)])
 def test_marks_are_round_and_within(low: float, high: float) -> None:
-    marks = curves._marks(low, high)
+    marks = figures.marks(low, high)
     assert 4 <= len(marks) + 1 and len(marks) <= 10
     assert all(low - 1e-12 <= m <= high + 1e-12 for m in marks)
 
@@ -145,6 +145,6 @@ def test_marks_are_round_and_within(low: float, high: float) -> None:
 def test_a_long_curve_is_thinned_and_a_few_outliers_do_not_flatten_it() -> None:
     curve = [(i, 1.0 + (i % 7) / 10) for i in range(10_000)]
     curve[0] = (0, 1e6)
-    assert len(curves._thinned(curve)) <= curves.MOST
-    low, high = curves._frame([v for _, v in curve])
+    assert len(figures.thinned(curve)) <= figures.MOST
+    low, high = figures.frame([v for _, v in curve])
     assert low == 1.0 and high < 3

@@ -52,6 +52,13 @@ USAGES = {
         "x |> attention(2, context=context)",
         "x |> attention(2, context=context, causal=false)",
     ],
+    "biquad": [
+        "biquad(x, cutoff=knob, mode=high)",
+        "biquad(x, 5*row + 10, q=3.0)",
+        "biquad(x, 5*x + 20, mode=band)",
+        "biquad(x, abs(x), mode=notch, q=0.3)",
+        "biquad(x, 30, mode=all)",
+    ],
     "cat": ["cat(a, b, a)"],
     "categorical": ["x |> categorical(5, channels=3)"],
     "clamp": ["x |> clamp", "x |> clamp(low=0.2)"],
@@ -126,8 +133,35 @@ USAGES = {
     "channel_norm": ["x |> channel_norm(eps=1e-3)", "x |> channel_norm |> linear(3)"],
     "draw": ["draw(d)", "draw(d, top_k=2)", "draw(d, temperature=knob, top_p=knob)"],
     "dropout": ["x |> dropout(0.0)", "x |> dropout(0.6)"],
+    "exp_sigmoid": ["x |> exp_sigmoid(4, max=1, threshold=0.01)"],
+    "filter_frames": [
+        "filter_frames(x, mags |> downsample(4), hop=4, framing=causal)",
+        "filter_frames(x, mags, hop=1)",
+        "filter_frames(x, mags |> take(0, count=3) |> downsample(2), hop=2)",
+        "filter_frames(x, mags |> take(0, count=4) |> downsample(6), hop=6)",
+    ],
+    "filtered_noise": [
+        "filtered_noise(mags, hop=4, framing=causal)",
+        "filtered_noise(mags |> take(0, count=3), hop=2)",
+        "filtered_noise(mags |> take(0, count=5), hop=6)",
+        "filtered_noise(mags, hop=1, framing=causal)",
+    ],
+    "fir": [
+        "x |> fir([0.1, 0.2, 0.4, 0.2, 0.1], centre=true)",
+        "x |> fir([0.5, 0.25, 0.3], centre=true)",
+        "x |> fir([2], centre=true)",
+        "x |> fir([2])",
+    ],
     "fold": ["x |> fold(3)", "x |> fold(1)", "x |> fold(2) |> fold(3)", "x |> fold(4) |> shift(1) |> unfold(4)"],
     "gru": ["x |> gru(3, layers=2)", "x |> gru(4, layers=3, init_state=learned)", "x |> gru(1, init_state=learned)"],
+    "harmonic": [
+        "harmonic(60 * f0, amp, shape, hop=4, method=linear)",
+        "harmonic(20 * f0, amp, shape, hop=3, method=hold)",
+        "harmonic(20 * f0, amp, shape, hop=3, method=hold, pitch=hold)",
+        "harmonic(60 * f0, amp, shape, hop=2, pitch=hold)",
+        "harmonic(f0, amp, shape |> take(0), hop=1)",
+    ],
+    "harmonic_shape": ["harmonic_shape(x |> exp_sigmoid, 60 * f0, hop=4)"],
     "huber": ["huber(a, row, delta=0.3)", "huber(a, 1)"],
     "interleave": ["x |> take(2, count=4) |> interleave |> deinterleave(2)"],
     "l1": ["l1(a, row)", "l1(a, 1)"],
@@ -140,19 +174,46 @@ USAGES = {
         "x |> log_mel(16, hop=6, mels=4, fmin=2.0, fmax=40.0, power=2, mel_scale=slaney, norm=area)",
         "x |> log_mel(16, mels=3, framing=causal)",
     ],
+    "loudness": [
+        "x |> loudness(4, n_fft=16, framing=causal)",
+        "x |> loudness(6, n_fft=8, framing=ahead)",
+        "x |> loudness(3, n_fft=8, form=mean_db)",
+        "x |> loudness(8, n_fft=8, form=mean_db, framing=causal, reference=0, floor=-100)",
+    ],
     "lstm": ["x |> lstm(3, layers=2)", "x |> lstm(4, layers=3, init_state=learned)"],
+    "midi_to_hz": ["midi_to_hz(m, silence=false)"],
+    "multiscale_stft": [
+        "multiscale_stft(estimate, target, sizes=[8], mag_weight=0.5, log_weight=1, log_eps=clamp, distance=l2)",
+        "multiscale_stft(estimate, target, sizes=[16], mag_weight=0, delta_time_weight=1, delta_freq_weight=1)",
+        "multiscale_stft(estimate, target, sizes=[8, 4], cumsum_freq_weight=1, log_weight=1, log_eps=where)",
+        "multiscale_stft(estimate, target, sizes=[8, 16], windows=[6, 12], hops=[4, 5], framing=reflect, "
+        "convergence_weight=1, floor=1e-4, normalized=true, over_sizes=mean)",
+    ],
     "max_pool": ["x |> max_pool(1)", "x |> max_pool(3)"],
     "mean_pool": ["x |> mean_pool(1)", "x |> mean_pool(3)"],
     "max": ["max(x, axis=-1)"],
     "maximum": ["maximum(a, knob)", "maximum(a, 0.5)", "maximum(row, a)"],
     "mean": ["mean(x, axis=-1)"],
+    "mod_delay": ["mod_delay(x, by, longest=1)", "mod_delay(x, 10*by, longest=5)"],
     "mode": ["d.logits", "d.entropy"],
     "mfcc": ["x |> mfcc(3, n_fft=16, hop=8, mels=3, framing=causal)"],
     "one_hot": ["x |> one_hot(16)", "x |> take(3) |> one_hot"],
     "outer": ["outer(x |> take(1, count=3), x)"],
     "norm_over_time": ["x |> norm_over_time(eps=1e-3, affine=false)"],
+    "pitch": [
+        "x |> pitch(4, fmin=13, fmax=25, size=18, framing=causal, threshold=0.5, voiced=0)",
+        "x |> pitch(6, fmin=13, fmax=20, size=19, framing=ahead, voiced=0.2)",
+        "x |> pitch(12, fmin=13, fmax=20, size=20, voiced=0)",
+    ],
+    "power": [
+        "x |> power(4, size=12)",
+        "x |> power(6, size=6)",
+        "x |> power(3, size=7, framing=same)",
+        "x |> power(8, size=12, framing=ahead, floor=-20)",
+    ],
     "pow": ["a ** b", "2 ** a"],
     "quantise": ["x |> quantise(3)", "x |> quantise(16)"],
+    "reverb": ["x |> reverb(2)", "x |> reverb(40)"],
     "resample": ["x |> resample(4, 3, 6)", "x |> resample(1, 4, 6)", "x |> resample(8, 12, 7)", "x |> resample(2, 2)"],
     "s4": [
         "x |> s4(4, copies=2)",
@@ -180,6 +241,7 @@ USAGES = {
         "x |> upsample(6) |> mean_pool(3)",
     ],
     "unfold": ["x |> unfold(2)", "x |> unfold(16) |> fold(4)"],
+    "voicing": ["x |> voicing(4, fmin=13, fmax=25, size=18, framing=causal)"],
     "where": ["where(mask, a, b)", "where(mask, 1.5, 0)", "where(mask, a, knob)"],
 }
 # A tick more or less is read from element to element: their declared windows are bounds, not tight.
@@ -195,6 +257,10 @@ BOUNDS = {
     "x |> conv2d_up(2, k=5, stride=2, causal=true)",
     "x |> delta",
     "x |> delta(3)",
+    "x |> pitch(4, fmin=13, fmax=25, size=18)",
+    "x |> pitch(4, fmin=13, fmax=25, size=18, framing=causal, threshold=0.5, voiced=0)",
+    "x |> pitch(6, fmin=13, fmax=20, size=19, framing=ahead, voiced=0.2)",
+    "x |> pitch(12, fmin=13, fmax=20, size=20, voiced=0)",
     "x |> resample(up=2, down=3, zeros=8)",
     "x |> resample(4, 3, 6)",
     "x |> resample(1, 4, 6)",
@@ -203,6 +269,10 @@ BOUNDS = {
     "x |> upsample(4, linear)",
     "x |> upsample(8, window)",
     "x |> upsample(6) |> mean_pool(3)",
+}
+# Frames are a sample more or less from their neighbours, and a filter's first tap is 0.
+BOUNDS |= {
+    u for n in ("filter_frames", "filtered_noise", "harmonic", "mod_delay") for u in [OPS[n].example, *USAGES[n]]
 }
 # Their chunks multiply future ticks by exact zeros: NaN spreads inside a chunk, huge numbers do not.
 SPREADS_NAN = {"attention", "resample", "s4", "s4d"}
@@ -392,9 +462,9 @@ class Taps(nn.Module):
         self.w.copy_(torch.randn(3, generator=generator("w")))
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.over(torch.cat([x.new_zeros(x.shape[0], 2, x.shape[2]), x], 1))
+        return self.windows(torch.cat([x.new_zeros(x.shape[0], 2, x.shape[2]), x], 1))
 
-    def over(self, x: Tensor) -> Tensor:
+    def windows(self, x: Tensor) -> Tensor:
         return self.w[0] * x[:, 2:] + self.w[1] * x[:, 1:-1] + self.w[2] * x[:, :-2]
 
     def prepare(self) -> State:
@@ -405,7 +475,7 @@ class Taps(nn.Module):
 
     def step(self, x: Tensor, state: State, prepared: State) -> tuple[Tensor, State]:
         joined = torch.cat([state["past"], x], 1)
-        return self.over(joined), {"past": joined[:, -2:]}
+        return self.windows(joined), {"past": joined[:, -2:]}
 
 
 class ForgetsATap(Taps):
@@ -460,17 +530,17 @@ class WidensItsState(Taps):
 class GrowsItsState(Taps):
     def step(self, x: Tensor, state: State, prepared: State) -> tuple[Tensor, State]:
         joined = torch.cat([state["past"], x], 1)
-        return self.over(joined[:, -x.shape[1] - 2 :]), {"past": joined}
+        return self.windows(joined[:, -x.shape[1] - 2 :]), {"past": joined}
 
 
 class MakesAChannelMore(Taps):
-    def over(self, x: Tensor) -> Tensor:
-        return torch.cat([super().over(x), x[:, 2:, :1]], -1)
+    def windows(self, x: Tensor) -> Tensor:
+        return torch.cat([super().windows(x), x[:, 2:, :1]], -1)
 
 
 class StaysInFloat32(Taps):
-    def over(self, x: Tensor) -> Tensor:
-        return super().over(x.float()).float()
+    def windows(self, x: Tensor) -> Tensor:
+        return super().windows(x.float()).float()
 
 
 class DrawsGlobally(Taps):

@@ -109,6 +109,8 @@ def test_conditions_along_time_are_given() -> None:
     pitch = torch.randn(2, 5, 2, dtype=torch.float64)
     with pytest.raises(SpecError, match="GS0629 'pitch' is heard"):
         StreamSampler(made, 2, 3)
+    with pytest.raises(SpecError, match="GS0629 what is given for 'pitch' is .1, 5, 2."):
+        StreamSampler(made, 2, 3, given={"pitch": pitch[:1]})
     sampler = StreamSampler(made, 2, 3, given={"pitch": pitch})
     wave = sampler.draw(60)["wave"]
     view = made.entries["sample"]
@@ -117,6 +119,70 @@ def test_conditions_along_time_are_given() -> None:
     assert torch.equal(view.evaluate([feed.drawn], {"wave": wave, "pitch": pitch}, noise)[0], wave)
     with pytest.raises(SpecError, match="GS0629 nothing more can be drawn"):
         sampler.draw(1)
+
+
+TWO = """\
+graphspec: 1
+model: two
+require:
+  - T == N * 4
+inputs:
+  wave: {type: "int(16)[T, 1] @ 1200", before: 8}
+  code: {type: "int(8)[N, 1] @ 300", before: 0}
+graph:
+  codes: code[t-1] |> embed(3) |> gru(4) |> categorical(8)
+  dist: cat(wave[t-1] |> embed(3), code |> embed(2) |> upsample(4)) |> gru(5) |> categorical(16)
+losses:
+  nll: nll(dist, wave)
+  code_nll: nll(codes, code)
+sample:
+  feed:
+    wave: draw(dist)
+    code: draw(codes)
+  to: [wave, code]
+"""
+
+
+def two() -> Model:
+    return lower(check_document(read_text("two.yaml", TWO), Path()), seed=2).double()
+
+
+def test_prompts_of_unlike_rates_are_cut_to_the_same_time() -> None:
+    made = two()
+    drawn = StreamSampler(made, 2, 3).draw(40)
+    assert drawn["wave"].shape == (2, 40, 1) and drawn["code"].shape == (2, 10, 1)
+    for wave, code in ((20, 5), (20, 8), (23, 5), (20, 10), (40, 5)):
+        sampler = StreamSampler(made, 2, 3)
+        sampler.prefill({"wave": drawn["wave"][:, :wave], "code": drawn["code"][:, :code]})
+        rest = sampler.draw(20)
+        assert torch.equal(rest["wave"], drawn["wave"][:, 20:]) and torch.equal(rest["code"], drawn["code"][:, 5:])
+
+
+PROMPTS = {
+    "another number of rows": ({"wave": (1, 8, 1), "code": (2, 2, 1)}, "the prompt of 'wave' is .1, 8, 1."),
+    "no channel": ({"wave": (2, 8), "code": (2, 2, 1)}, "the prompt of 'wave' is .2, 8."),
+    "one is missing": ({"wave": (2, 8, 1)}, "a prompt is for wave, code"),
+    "too short for one element of the slower": ({"wave": (2, 3, 1), "code": (2, 2, 1)}, "too short"),
+}
+
+
+@pytest.mark.parametrize("name", PROMPTS)
+def test_a_prompt_that_does_not_fit_is_refused(name: str) -> None:
+    shapes, told = PROMPTS[name]
+    with pytest.raises(SpecError, match=f"GS0629 .*{told}"):
+        StreamSampler(two(), 2, 3).prefill({n: torch.zeros(s, dtype=torch.int64) for n, s in shapes.items()})
+
+
+def test_a_prompt_of_another_kind_or_too_late_is_refused() -> None:
+    sampler, zeros = StreamSampler(two(), 2, 3), torch.zeros(2, 2, 1, dtype=torch.int64)
+    wave = torch.zeros(2, 8, 1, dtype=torch.int64)
+    with pytest.raises(SpecError, match=r"GS0629 the prompt of 'wave' is .* torch.float64"):
+        sampler.prefill({"wave": wave.double(), "code": zeros})
+    with pytest.raises(SpecError, match=r"GS0629 the prompt of 'code' has levels outside 0\.\.7"):
+        sampler.prefill({"wave": wave, "code": zeros + 8})
+    sampler.draw(4)
+    with pytest.raises(SpecError, match="GS0629 a prompt comes before the first tick"):
+        sampler.prefill({"wave": wave, "code": zeros})
 
 
 def test_the_command_hears_what_is_given(

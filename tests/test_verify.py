@@ -23,8 +23,11 @@ from graphspec.ops.modules.recurrent import GRU
 from graphspec.ops.modules.resample import Interpolate, Resample
 from graphspec.ops.modules.ssm import S4D
 from graphspec.reader import read_text
+from graphspec.runtime.chance import Noise
 from graphspec.runtime.sample import Sampler
-from graphspec.runtime.verify import verify
+from graphspec.runtime.stream_sampler import StreamSampler
+from graphspec.runtime.trial import Trial
+from graphspec.runtime.verify import sampled, verify
 
 torch.set_num_threads(1)
 
@@ -128,8 +131,9 @@ def a_tick_less(right: Any, self: Any, x: Any, *more: Any, **named: Any) -> Any:
 )
 def test_a_window_taken_a_tick_off_is_found(owner: Any, name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     made = wrapped("over", a_tick_less)(owner)
-    monkeypatch.setattr("graphspec.compiler.flow._Over.forward", lambda self, x: (
-        made(self.over.__self__, x) if isinstance(self.over.__self__, owner) else self.over(x)
+    monkeypatch.setattr("graphspec.compiler.flow.Called.forward", lambda self, *x, **named: (
+        made(self.method.__self__, *x, **named) if isinstance(self.method.__self__, owner)
+        and self.method.__name__ == "over" else self.method(*x, **named)
     ))  # fmt: skip
     with pytest.raises(SpecError) as caught:
         list(verify(ahead(), 48, 0))
@@ -164,6 +168,87 @@ def test_a_planted_fault_is_found_at_its_value(fault: str, monkeypatch: pytest.M
         verified(spec)
     (d,) = caught.value.diagnostics
     assert d.code == code and name in d.message and d.span is not None, d.message
+
+
+CONDITIONED = ("mels=2", "hop=16", "width=4", "skips=4", "layers=3", "cycle=2")
+
+
+def conditioned() -> Model:
+    """A WaveNet that hears a spectrogram: its entry is sampled by the stream executor."""
+    made = lower(check_spec("wavenet", CONDITIONED))
+    with torch.no_grad():
+        for path, w in made.weights().items():  # so that what is drawn depends on what was heard
+            w.mul_(8 if "dist" in path else 2)
+    return made
+
+
+def entries(made: Model) -> list[str]:
+    return [f.told for f in verify(made, 48, 0) if f.promise.startswith("entry")]
+
+
+def test_an_entry_that_hears_what_is_given_is_verified() -> None:
+    assert entries(conditioned()) == ["48 ticks drawn by the stream executor are those of the whole form"]
+
+
+DELAYED = """\
+graphspec: 1
+model: delayed
+require:
+  - T == N * 4
+inputs:
+  wave: {type: "int(16)[T, 1] @ 1200", before: 8}
+  code: {type: "int(8)[N, 1] @ 300", before: 0}
+graph:
+  codes: code[t-1] |> embed(3) |> gru(4) |> categorical(8)
+  x: cat(wave[t-6] |> embed(4) |> conv(4, k=7, centre=true), code |> embed(2) |> upsample(4))
+  dist: x |> gru(5) |> categorical(16)
+losses:
+  nll: nll(dist, wave)
+  code_nll: nll(codes, code)
+sample:
+  feed:
+    code: draw(codes)
+    wave: draw(dist)
+  to: [wave]
+"""
+
+
+def test_an_entry_that_looks_ahead_behind_a_delay_with_feeds_of_unlike_rates_is_verified() -> None:
+    made = lower(check_document(read_text("delayed.yaml", DELAYED), Path()))
+    assert entries(made) == ["48 ticks drawn by the stream executor are those of the whole form"]
+
+
+def hears_a_frame_late(right: Any, self: Any, given: Any, **end: Any) -> Any:
+    return right(self, {n: x.roll(1, 1) if n == "mel" and x.shape[1] > 1 else x for n, x in given.items()}, **end)
+
+
+def feeds_another(right: Any, self: Any, given: Any, **end: Any) -> Any:
+    return right(self, {n: (x + 1) % 256 if n == "wave" else x for n, x in given.items()}, **end)
+
+
+def draws_as_another_row(right: Any, self: Any, v: Any, first: int, count: int) -> Any:
+    made = right(self, v, first, count)
+    return made if first == 0 and count > 1 else made.flip(0)  # not for the whole form, which begins at 0
+
+
+STREAM_FAULTS: dict[str, tuple[type, str, Any]] = {
+    "what is given comes a frame late": (StreamSampler, "_push", hears_a_frame_late),
+    "another class is fed than was drawn": (StreamSampler, "_push", feeds_another),
+    "the noise is another row's": (Noise, "__call__", draws_as_another_row),
+}
+
+
+@pytest.mark.parametrize("fault", STREAM_FAULTS)
+def test_a_fault_of_sampling_as_a_stream_is_found(fault: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    owner, method, change = STREAM_FAULTS[fault]
+    made = conditioned()
+    trial = Trial(made.double().eval(), 48, 0)
+    sampled(trial, "sample", made.entries["sample"])
+    monkeypatch.setattr(owner, method, wrapped(method, change)(owner))
+    with pytest.raises(SpecError) as caught:
+        sampled(trial, "sample", made.entries["sample"])
+    (d,) = caught.value.diagnostics
+    assert d.code == "GS0701" and "'sample' draws wave otherwise" in d.message and d.span is not None
 
 
 def test_the_command_says_what_holds(capsys: pytest.CaptureFixture[str]) -> None:

@@ -9,15 +9,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from graphspec.cli.load import Files, spec_path
+from graphspec.cli.tables import print_table
 from graphspec.diagnostic import SpecError, fail
-from graphspec.excerpt import shown
 from graphspec.span import Source, Span
 
 if TYPE_CHECKING:
     from graphspec.document import Node
     from graphspec.runtime.curves import Metrics
 
-WIDE = 60  # letters of a setting in a table
 ABSENT = "-"
 
 
@@ -32,8 +31,8 @@ def run(options: argparse.Namespace) -> int:
     settings = {name: _settings(folder) for name, folder in folders.items()}
     differing, values = _differing(settings), _values(folders, metrics)
     heads = list(folders)
-    _print("settings that differ", ["setting", *heads], differing)
-    _print("last, and best at its step", ["column", *heads], values)
+    print_table("settings that differ", ["setting", *heads], differing)
+    print_table("last, and best at its step", ["column", *heads], values)
     _page(options, folders, metrics, differing, values)
     return 0
 
@@ -147,24 +146,6 @@ def _values(folders: Mapping[str, Path], metrics: Mapping[str, Metrics]) -> list
     if any(m.lost for m in metrics.values()):
         rows.append(["not finite", *(str(m.lost) for m in metrics.values())])
     return rows
-
-
-def _print(title: str, heads: list[str], rows: list[list[str]]) -> None:
-    from rich import box
-    from rich.console import Console
-    from rich.table import Table
-    from rich.text import Text
-
-    table = Table(title=Text(title), title_justify="left", box=box.SIMPLE)
-    for head in heads:
-        table.add_column(Text(head))
-    for row in rows:
-        table.add_row(*(Text(shown(cell, WIDE)) for cell in row))
-    console = Console()
-    if not console.is_terminal:  # for files and pipes whole, however wide
-        widest = [max(len(row[i]) for row in [heads, *rows]) for i in range(len(heads))]
-        console = Console(width=sum(min(n, WIDE + 3) + 3 for n in widest) + 8)
-    console.print(table if rows else Text(f"{title}: none"))
 
 
 def _page(

@@ -1,5 +1,5 @@
 """graphspec sample RUN [KNOB=VALUE ...] [--entry NAME] [--seconds S] [--rows N] [--seed N] [--prompt FILE]
-    [--backend NAME] [-o FILE]
+    [--given NAME=FILE] [--input FILE] [--backend NAME] [-o FILE]
 
 What the entry plays (`to:`) is written: sound as WAV, all else (codes, features) as .npy.
 """
@@ -48,6 +48,11 @@ def arguments(parser: argparse.ArgumentParser) -> None:
         help="what is heard beside what is drawn, whole: a recording, or .npy of what is no sound",
     )
     parser.add_argument(
+        "--input",
+        metavar="FILE",
+        help="for an entry that draws nothing: the recording of which what it hears is computed (pitch, loudness)",
+    )
+    parser.add_argument(
         "--rank",
         action="store_true",
         help="write the rows in order of their likelihood, without the lowest 40%% and the top 5%%",
@@ -67,12 +72,16 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 def run(options: argparse.Namespace) -> int:
     import torch
 
+    from graphspec.cli.rendering import render_it, rendered_entry
     from graphspec.cli.trained import open_model
+    from graphspec.runtime.sample import of_one_time
     from graphspec.runtime.score import updates
     from graphspec.runtime.stream_sampler import sampler as sampler_of
 
     torch.set_num_threads(options.threads)
     run_, model, _ = open_model(options.run, options.device, lambda d: show([d]))
+    if (entry := rendered_entry(options, model)) is not None:
+        return render_it(options, run_, model, entry)
     knobs = dict(_knob(text, model.graph.inputs) for text in options.overrides)
     if options.entry in model.entries and "step" in model.entries[options.entry].graph.inputs:
         knobs["step"] = float(updates(run_))
@@ -84,8 +93,8 @@ def run(options: argparse.Namespace) -> int:
     fed = {source.path: source for source, _ in sampler.fed}
     prompts = {name: x.to(options.device) for name, x in _prompts(options, fed, model).items()}
     if prompts:
-        n = min(x.shape[1] for x in prompts.values())
-        prompts = {k: x[:, :n].expand(options.rows, *[-1] * (x.dim() - 1)) for k, x in prompts.items()}
+        prompts = of_one_time(prompts, {name: source.type for name, source in fed.items()})
+        prompts = {k: x.expand(options.rows, *[-1] * (x.dim() - 1)) for k, x in prompts.items()}
         sampler.prefill(prompts)
     ticks = max(1, round(_seconds(options, given, model) * float(next(iter(fed.values())).type.rate or 1)))
     built = time.perf_counter()

@@ -88,13 +88,9 @@ def _run(options: argparse.Namespace, quiet: bool = False) -> int:
         progress = stack.enter_context(_Progress(numbers["steps"], quiet))
         told = {"warn": warn, "tell": progress, "group": group, "board": board}
         outcome = train(model, data, Run(folder), resume=options.resume, **told)
-    for key, value in outcome.last.items():
-        before = outcome.first.get(key)
-        print(
-            f"validation {key}: {before:.4f} before, {value:.4f} after"
-            if before is not None
-            else f"validation {key}: {value:.4f}"
-        )
+    before = _together(outcome.first, 4)
+    for key, value in _together(outcome.last, 4).items():
+        print(f"validation {key}: " + (f"{before[key]} before, {value} after" if key in before else value))
     if outcome.skipped:
         print(f"{outcome.skipped} of {outcome.step} updates were not finite and skipped")
     if outcome.early:
@@ -131,7 +127,8 @@ def _about(checked: Checked, model: Any, data: Any, folder: Path, processes: int
 
 # What a process of several says for itself; all else the first of them says for all.
 OWN = {"GS0616", "GS0618", "GS0631", "GS0633", "GS0634"}
-EXTENDS = {"train.steps", "train.validate_every", "train.save_every", "train.log_every"}  # may differ on resume
+# These may differ on resume.
+EXTENDS = {f"train.{n}" for n in ("steps", "validate_every", "save_every", "log_every", "dump", "dump_every")}
 
 
 def _same_run(folder: Run, checked: Checked, options: argparse.Namespace, warn: Any) -> None:
@@ -186,14 +183,29 @@ class _Progress:
         return self
 
     def __call__(self, step: int, row: Mapping[str, float]) -> None:
-        told = "  ".join(
-            f"{k.removeprefix('loss.')} {v:.3f}" for k, v in row.items() if k.startswith(("loss.", "valid."))
-        )
+        if self.bar is not None:
+            shown = {k: v for k, v in row.items() if "[" not in k and not k.startswith(("lr", "gradient_", "weight"))}
+        elif any(k.startswith("valid.") for k in row):
+            shown = {k: v for k, v in row.items() if k.startswith(("loss.", "valid."))}
+        else:
+            return
+        told = "  ".join(f"{k.removeprefix('loss.')} {v}" for k, v in _together(shown, 3).items())
         if self.bar is not None:
             self.bar.update(self.task, completed=step, told=told)
-        elif any(k.startswith("valid.") for k in row):
+        else:
             print(f"update {step}/{self.steps}  {told}", flush=True)
 
     def __exit__(self, *_: object) -> None:
         if self.bar is not None:
             self.bar.stop()
+
+
+def _together(row: Mapping[str, float], digits: int) -> dict[str, str]:
+    """The numbers as text, those of the channels of one (`NAME[0]`, ...) behind it."""
+    out = {}
+    for name, value in row.items():
+        if name.endswith("]"):
+            continue
+        each = [f"{v:.{digits}f}" for k, v in row.items() if k.startswith(f"{name}[")]
+        out[name] = f"{value:.{digits}f}" + (f" ({', '.join(each)})" if each else "")
+    return out

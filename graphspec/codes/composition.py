@@ -28,6 +28,19 @@ _ENTRY = (
     "entries:\n  decode:\n    from: [z]\n    to: [y]\n"
 )
 
+_FEATURE = f"""{_HEAD}inputs:
+  audio: f32[T, 1] @ 16000
+  loud:
+    type: f32[N, 1] @ 250
+    default: power(audio, 64)
+    cache: true
+require:
+  - T == N * 64
+graph:
+  y: loud |> linear(4)
+outputs: [y]
+"""
+
 CODES = (
     Code(
         "GS0501",
@@ -230,5 +243,14 @@ CODES = (
         failing=_ENTRY + "eval:\n  z: stop(y) |> linear(4)\n",
         passing=_ENTRY,
         fix="Set one of them to something else.",
+    ),
+    Code(
+        "GS0527",
+        "what cannot be cached",
+        "`cache: true` has a feature computed once, with the recordings, before training. So it is a feature (its "
+        "default is an expression of other inputs), and nothing in it changes while a model is trained.",
+        failing=_FEATURE.replace("power(audio, 64)", "power(audio, 64) |> linear(1)"),
+        passing=_FEATURE,
+        fix="Leave `cache` out, or take what learns into the graph.",
     ),
 )

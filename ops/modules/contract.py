@@ -11,8 +11,12 @@ Tensors are `[B, T, ..., C]`; a static value is `[b, ...]` with b = B or 1, a co
 An op whose declared window does not end with the elements that belong to its result (it looks ahead, or needs less than
 its whole step) is run by windows when it streams (compiler/taking.py), and promises besides
 
-    over(x) -> y                              of exactly the elements that so many groups of results declare to read
+    over(*x, state, prepared, **named) -> (y, state)   x: exactly the elements that so many groups of results declare
+                                              to read; of an operand whose past has no end, from the first group's own
+                                              on: what was before is in the state
     holds_the_end                             beyond the end x is its last element; else, and before the start, zeros
+
+Noise of such an op comes for all elements that belong to what is read of its first operand (zeros before the start).
 
 `named` are the optional operands that are there, and `noise`. Constructors allocate and draw nothing (they run on the
 meta device too).
@@ -46,13 +50,20 @@ class Stateless(nn.Module):
         return self(*x, **named), state
 
 
-class Windowed(Stateless):
-    """Has no memory of its own: it runs over windows of its operand, which who runs it keeps."""
+class OverWindows:
+    """What looks ahead and remembers nothing: `windows` makes results of what they read, which who runs it keeps."""
 
     holds_the_end = False
 
-    def over(self, x: Tensor) -> Tensor:
+    def windows(self, *x: Any, **named: Any) -> Tensor:
         raise NotImplementedError
+
+    def over(self, *x: Any, state: State, prepared: State, **named: Any) -> tuple[Tensor, State]:
+        return self.windows(*x, **named), state
+
+
+class Windowed(OverWindows, Stateless):
+    """The same without a step of any parameters."""
 
     def step(self, *x: Any, state: State, prepared: State, **named: Any) -> tuple[Any, State]:
         raise NotImplementedError(f"{type(self).__name__} looks ahead, so it has no step; it streams over windows")

@@ -9,18 +9,16 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from graphspec.ops.modules import history, initial
-from graphspec.ops.modules.contract import Generator, State
+from graphspec.ops.modules.contract import Generator, OverWindows, State
 
 
-class CausalConv(nn.Module):
+class CausalConv(OverWindows, nn.Module):
     """`[B, T, channels]` -> `[B, T/stride, units]`: y_j = b + sum_i W_i x_{(j+1)*stride - 1 - (k-1-i)*dilation}.
 
     Zeros before the start. Weights weight [units, channels/groups, k], bias [units]. State {"past"}: the last
     (k-1)*dilation + 1 - stride inputs, oldest first. A step takes a multiple of `stride` ticks. `centre` moves the
     window half of that excess ahead, and what looks ahead streams over windows.
     """
-
-    holds_the_end = False
 
     def __init__(
         self,
@@ -54,19 +52,23 @@ class CausalConv(nn.Module):
             initial.uniform(self.bias, bound, generator("bias"))
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.over(F.pad(x, (0, 0, self.past, self.ahead)))  # what is negative, it takes away
+        return self.windows(F.pad(x, (0, 0, self.past, self.ahead)))  # what is negative, it takes away
 
     def prepare(self) -> State:
         """The weight as one matrix, tap by tap, so that a tick is one product: [units, k*channels].
 
         Depthwise a row a tap, [k, channels]; of other groups nothing, they are convolved.
         """
+        if self.ahead > 0:
+            return {}
         if self.groups == 1:
             return {"taps": self.weight.transpose(1, 2).flatten(1)}
         return {"taps": self.weight[:, 0].t().contiguous()} if self._depthwise else {}
 
     def init_state(self, batch: int, like: Tensor) -> State:
-        """Silence: {"past"} [batch, (k-1)*dilation + 1 - stride, channels]."""
+        """Silence: {"past"} [batch, (k-1)*dilation + 1 - stride, channels]; nothing where it runs over windows."""
+        if self.ahead > 0:
+            return {}
         return {"past": like.new_zeros(batch, max(self.past, 0), self.weight.shape[1] * self.groups)}
 
     def step(self, x: Tensor, state: State, prepared: State) -> tuple[Tensor, State]:
@@ -84,14 +86,14 @@ class CausalConv(nn.Module):
                 y = (taps * prepared["taps"]).sum(1, keepdim=True)
                 y = y if self.bias is None else y + self.bias
         else:
-            y = self.over(now)
+            y = self.windows(now)
         return y, {"past": history.after(joined, x.shape[1])}
 
     @property
     def _depthwise(self) -> bool:
         return self.weight.shape[1] == 1 and self.groups == self.weight.shape[0]
 
-    def over(self, x: Tensor) -> Tensor:
+    def windows(self, x: Tensor) -> Tensor:
         """The convolution of `[B, past + n + ahead, channels]`, without padding."""
         y = F.conv1d(x.transpose(1, 2), self.weight, self.bias, self.stride, 0, self.dilation, self.groups)
         return y.transpose(1, 2)

@@ -9,13 +9,11 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from graphspec.ops.modules import history, initial
-from graphspec.ops.modules.contract import Generator, State
+from graphspec.ops.modules.contract import Generator, OverWindows, State
 
 
-class _Kernel(nn.Module):
+class _Kernel(OverWindows, nn.Module):
     """A square kernel, a bias, and how the excess k - stride is laid out along time and frequency."""
-
-    holds_the_end = False
 
     def __init__(self, shape: tuple[int, int], units: int, bins: int, k: int, stride: int, causal: bool, bias: bool):
         super().__init__()
@@ -62,19 +60,21 @@ class Conv2d(_Kernel):
         super().__init__((units, channels), units, bins, k, stride, causal, bias)
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.over(F.pad(x, (0, 0, 0, 0, self.excess - self.ahead, self.ahead)))
+        return self.windows(F.pad(x, (0, 0, 0, 0, self.excess - self.ahead, self.ahead)))
 
     def init_state(self, batch: int, like: Tensor) -> State:
-        """Silence."""
+        """Silence; nothing where it runs over windows."""
+        if self.ahead:
+            return {}
         return {"past": like.new_zeros(batch, self.excess, self.bins, self.weight.shape[1])}
 
     def step(self, x: Tensor, state: State, prepared: State) -> tuple[Tensor, State]:
         if self.ahead:
             raise NotImplementedError(f"conv2d looks {self.ahead} ticks ahead, so it has no step")
         joined = torch.cat([state["past"], x], 1)
-        return self.over(joined), {"past": history.after(joined, x.shape[1])}
+        return self.windows(joined), {"past": history.after(joined, x.shape[1])}
 
-    def over(self, x: Tensor) -> Tensor:
+    def windows(self, x: Tensor) -> Tensor:
         """Of `[B, k - stride + n, bins, channels]`, padded along frequency only."""
         x = F.pad(x, (0, 0, self.before, self.after))
         return F.conv2d(x.permute(0, 3, 1, 2), self.weight, self.bias, self.stride).permute(0, 2, 3, 1)
@@ -103,6 +103,8 @@ class Conv2dUp(_Kernel):
         return self._over(x, self.bias)[:, self.first : self.first + x.shape[1] * self.stride]
 
     def init_state(self, batch: int, like: Tensor) -> State:
+        if self.first:
+            return {}
         return {"tail": like.new_zeros(batch, self.excess, self.bins * self.stride, self.weight.shape[1])}
 
     def step(self, x: Tensor, state: State, prepared: State) -> tuple[Tensor, State]:
@@ -113,7 +115,7 @@ class Conv2dUp(_Kernel):
         out = y[:, :n] if self.bias is None else y[:, :n] + self.bias
         return out, {"tail": history.after(y, n)}
 
-    def over(self, x: Tensor) -> Tensor:
+    def windows(self, x: Tensor) -> Tensor:
         """Of inputs with those before and after them that reach into their results."""
         past, future = (self.k - 1 - self.first) // self.stride, (self.stride - 1 + self.first) // self.stride
         start, n = past * self.stride + self.first, x.shape[1] - past - future

@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from graphspec.ops.modules.contract import Stateless, Windowed
+from graphspec.ops.modules.contract import OverWindows, Stateless, Windowed
 
 
 class Hold(Stateless):
@@ -35,9 +35,9 @@ class Interpolate(Windowed):
         self.factor, self.smooth = factor, smooth
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.over(torch.cat([x, x[:, -1:]], 1))
+        return self.windows(torch.cat([x, x[:, -1:]], 1))
 
-    def over(self, x: Tensor) -> Tensor:
+    def windows(self, x: Tensor) -> Tensor:
         """Between the ticks of `[B, n + 1, ...]`."""
         w = torch.arange(self.factor, device=x.device, dtype=x.dtype) / self.factor
         if self.smooth:
@@ -49,10 +49,8 @@ class Interpolate(Windowed):
         return f"{self.factor}, smooth={self.smooth}"
 
 
-class Downsample(Stateless):
+class Downsample(OverWindows, Stateless):
     """`[B, T, ...]` -> `[B, T/p, ...]`, ticks 0, p, 2p, ... A step takes a multiple of p ticks."""
-
-    holds_the_end = False
 
     def __init__(self, p: int) -> None:
         super().__init__()
@@ -61,7 +59,7 @@ class Downsample(Stateless):
     def forward(self, x: Tensor) -> Tensor:
         return x[:, :: self.p]
 
-    def over(self, x: Tensor) -> Tensor:
+    def windows(self, x: Tensor) -> Tensor:
         """From the first tick of a group to the first of another: no need to wait for those behind it."""
         return self(x)
 
@@ -88,14 +86,14 @@ class Resample(Windowed):
         if self.up == self.down:
             return x
         behind = self.reach - self.half + 1 - self.down  # of the last group's taps, those after the end
-        return self.over(F.pad(x, (*[0, 0] * (x.ndim - 2), self.half - 1, behind)))
+        return self.windows(F.pad(x, (*[0, 0] * (x.ndim - 2), self.half - 1, behind)))
 
     @property
     def reach(self) -> int:
         """Ticks that a group of `up` results reads."""
         return (self.up - 1) * self.down // self.up + 2 * self.half
 
-    def over(self, x: Tensor) -> Tensor:
+    def windows(self, x: Tensor) -> Tensor:
         """Of `[B, (n-1)*down + reach, ...]`: n groups."""
         if self.up == self.down:
             return x[:, self.half - 1 : x.shape[1] - self.half]

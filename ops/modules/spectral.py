@@ -14,18 +14,17 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from graphspec.ops.modules import history
-from graphspec.ops.modules.contract import Generator, State
+from graphspec.ops.modules.contract import Generator, OverWindows, State
 from graphspec.types import Type
 
 
-class STFT(nn.Module):
+class STFT(OverWindows, nn.Module):
     """`[B, T, 1]` -> `[B, T/hop, n_fft/2 + 1, 2]`, real and imaginary part, without a factor (Allen & Rabiner 1977).
 
     At least in float32 inside; the result has the dtype of x. State {"past"}: what a frame reads before its hop.
     """
 
     window: Tensor
-    holds_the_end = False
 
     def __init__(self, n_fft: int, hop: int = 0, framing: str = "same") -> None:
         super().__init__()
@@ -51,7 +50,9 @@ class STFT(nn.Module):
         return {}
 
     def init_state(self, batch: int, like: Tensor) -> State:
-        """Silence: {"past"} [batch, before, 1]."""
+        """Silence: {"past"} [batch, before, 1]; nothing where it runs over windows."""
+        if self.ahead:
+            return {}
         return {"past": like.new_zeros(batch, self.before, 1)}
 
     def step(self, x: Tensor, state: State, prepared: State) -> tuple[Tensor, State]:
@@ -61,7 +62,7 @@ class STFT(nn.Module):
         joined = torch.cat([state["past"], x], 1)
         return self._over(joined), {"past": history.after(joined, x.shape[1])}
 
-    def over(self, x: Tensor) -> Tensor:
+    def windows(self, x: Tensor) -> Tensor:
         """Frames of what they read, which is all but their first sample."""
         return self._over(F.pad(x, (0, 0, 1, 0)))
 
