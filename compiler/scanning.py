@@ -239,7 +239,7 @@ def _times(x: Any, y: Any) -> Any:
 
 def _lined_up(x: Any, v: Value, rank: int, like: Tensor) -> Any:
     """A timed value as it is, a static one with the axes of 1 that broadcasting needs; integers as floats."""
-    if not isinstance(x, Tensor):
+    if not isinstance(x, Tensor) or x.dim() == 0:  # of numbers alone: it has no rows
         return x
     x = x if x.is_floating_point() else x.to(like.dtype)
     if v.type.timed:

@@ -52,7 +52,12 @@ class Stream:
         self.block = block_of([v for n in self.flow.nodes for v in n.values], self.rate)
         kept = (t for m in model.modules_of.values() for t in (*m.parameters(), *m.buffers()) if t.is_floating_point())
         self.like = next(kept, torch.empty(0)).detach()
-        given = dict(knobs or {})
+        static = {n: i.default for n, i in graph.inputs.items() if not i.value.type.timed and i.default is not None}
+        # As tensors of one row: what is computed of them has rows, too.
+        given = {
+            n: self.like.new_full((1,), float(x)) if isinstance(x, (int, float)) else x
+            for n, x in (static | dict(knobs or {})).items()
+        }
         self._noise = Noise(seed, torch.arange(rows), self.like)
         noise = self._noise.of(self.flow.static)
         with torch.no_grad():

@@ -64,6 +64,9 @@ SPECS = sorted(p.stem for p in shipped().glob("*.yaml"))
 DATA = [f"sashimi_{data}" for data in ("sc09", "youtubemix", "beethoven", "musdb18_mono", "musdb18_stereo")]
 DATA += [f"{name}_dml" for name in DATA]  # the same graphs with data of their own
 SMALL |= dict.fromkeys(DATA, SASHIMI)
+DDSP = Small(("width=6", "memory=6", "harmonics=6", "bands=5"), 2048)
+SMALL |= {p.stem: DDSP for p in shipped().glob("ddsp_*.yaml")}
+DATA += [name for name in SMALL if name.startswith("ddsp_")]  # what they do is in test_ddsp
 _LARGER = {name.replace("_small", "") for name in SPECS if "_small" in name}
 BASES = [n for n in SPECS if n not in DATA and not ("_small" in n and n.replace("_small", "") in _LARGER)]
 

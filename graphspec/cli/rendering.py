@@ -33,10 +33,13 @@ def render_it(options: argparse.Namespace, run: Any, model: Any, entry: str) -> 
     """Write what the entry gives of --given and --input."""
     from graphspec.cli.sample_command import _files, _form, _knob, _write
     from graphspec.runtime.render import computed, render, wanted
+    from graphspec.runtime.score import updates
 
     view = model.entries[entry]
     hears = wanted(model, view)
     knobs = dict(_knob(text, view.graph.inputs) for text in options.overrides)
+    if "step" in view.graph.inputs:  # a schedule stands where training left it
+        knobs["step"] = float(updates(run))
     given: dict[str, Any] = {}
     for text in options.given:
         given |= _controls(text, hears, model)

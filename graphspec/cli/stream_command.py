@@ -44,14 +44,18 @@ def run(options: argparse.Namespace) -> int:
 
     from graphspec.cli.trained import open_model
     from graphspec.runtime.audio import write_wav
+    from graphspec.runtime.score import updates
     from graphspec.runtime.stream import Stream
 
     torch.set_num_threads(options.threads)
     if options.block < 1:
         fail("GS0638", f"a block is 1 sample or more, not {options.block}", None)
-    _, model, _ = open_model(options.run, options.device, lambda d: show([d]))
+    run_, model, _ = open_model(options.run, options.device, lambda d: show([d]))
     name = options.value or _first_sound(model)
-    stream = Stream(model.outside_training, [name], knobs=_knobs(model, options.knob), seed=options.seed)
+    knobs = _knobs(model, options.knob)
+    if "step" in model.graph.inputs:  # a schedule stands where training left it
+        knobs["step"] = float(updates(run_))
+    stream = Stream(model.outside_training, [name], knobs=knobs, seed=options.seed)
     out = stream.values[name]
     if out.type.dtype.kind != "float" or len(out.type.dims) != 2:
         fail("GS0638", f"'{name}' is {out.type}, which is no sound; name another with --value", None)
