@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import subprocess
 import sys
 from pathlib import Path
@@ -12,6 +11,7 @@ import pytest
 import soundfile as sf
 import torch
 
+from graphspec.__main__ import main
 from graphspec.cli.load import check_document
 from graphspec.compiler.lower import lower
 from graphspec.diagnostic import SpecError
@@ -134,27 +134,27 @@ def test_what_changes_cannot_be_cached(written: str, becomes: str, word: str) ->
     assert d.code == "GS0527" and word in d.message and d.span is not None
 
 
-def graphspec(cwd: Path, *given: str) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-m", "graphspec", *given]
-    return subprocess.run(command, cwd=cwd, capture_output=True, text=True, timeout=120, env=dict(os.environ))
-
-
-def test_another_instrument_plays_what_one_played(folder: Path) -> None:
-    ran = graphspec(folder, "train", "small.yaml", "--run", "small", "--threads", "1")
+def test_another_instrument_plays_what_one_played(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(folder)
+    command = [sys.executable, "-m", "graphspec", "train", "small.yaml", "--run", "small", "--threads", "1"]
+    ran = subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=120)
     assert ran.returncode == 0, ran.stderr
     tone(folder / "other.wav", 250.0, 0.5)
-    ran = graphspec(folder, "sample", "small", "--input", "other.wav", "-o", "out.wav")
-    assert ran.returncode == 0, ran.stderr
+    assert main(["sample", "small", "--input", "other.wav", "-o", "out.wav"]) == 0
     y, rate = sf.read(folder / "out.wav")
     assert rate == 16000 and len(y) == 125 * 64
     loudest = np.abs(np.fft.rfft(y[1000:7000] * np.hanning(6000))).argmax() * 16000 / 6000
     assert abs(loudest / 250 - round(loudest / 250)) < 0.02  # a harmonic of what was played
     np.savez(folder / "controls.npz", f0=np.full((50, 1), 200.0), loud=np.full((50, 1), -20.0))
-    ran = graphspec(folder, "sample", "small", "--given", "controls.npz", "-o", "of_controls.wav")
-    assert ran.returncode == 0 and len(sf.read(folder / "of_controls.wav")[0]) == 3200, ran.stderr
+    assert main(["sample", "small", "--given", "controls.npz", "-o", "of_controls.wav"]) == 0
+    assert len(sf.read(folder / "of_controls.wav")[0]) == 3200
     (folder / "f0.csv").write_text("hz\n" + "200.0\n" * 50)
-    ran = graphspec(folder, "sample", "small", "--given", "f0=f0.csv", "-o", "no.wav")
-    assert ran.returncode == 1 and "GS0629" in ran.stderr and "'loud'" in ran.stderr
+    capsys.readouterr()
+    assert main(["sample", "small", "--given", "f0=f0.csv", "-o", "no.wav"]) == 1
+    told = capsys.readouterr().err
+    assert "GS0629" in told and "'loud'" in told
     np.savez(folder / "broken.npz", f0=np.full((50, 1), np.nan), loud=np.full((50, 1), -20.0))
-    ran = graphspec(folder, "sample", "small", "--given", "broken.npz", "-o", "no.wav")
-    assert ran.returncode == 1 and "not finite in frame 0" in ran.stderr and not (folder / "no.wav").exists()
+    assert main(["sample", "small", "--given", "broken.npz", "-o", "no.wav"]) == 1
+    assert "not finite in frame 0" in capsys.readouterr().err and not (folder / "no.wav").exists()

@@ -119,6 +119,7 @@ print("peak", resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)
 """
 
 
+@pytest.mark.full
 def test_80_gb_metrics(run: Path) -> None:
     """What is measured is added up as it goes: half a minute is scored in the memory of four seconds."""
     peaks = []

@@ -241,6 +241,7 @@ def in_this_process(words: list[str], **options: object) -> subprocess.Completed
     return subprocess.CompletedProcess(words, main(words[3:]), "", "")
 
 
+@pytest.mark.full
 def test_a_grid_is_interrupted_goes_on_and_is_done_once(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
