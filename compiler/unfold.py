@@ -13,9 +13,10 @@ from graphspec.compiler.copies import MOST, Copies
 from graphspec.compiler.resolve import Block
 from graphspec.compiler.stages import BlockStage, Chain, FaceStage, Instance, OpStage, Repeat, Scope
 from graphspec.compiler.written import sorted_by_dataflow
-from graphspec.diagnostic import Fix, Related, SpecError, fail
+from graphspec.declare import show
+from graphspec.diagnostic import Fix, Related, SpecError, did_you_mean, fail
 from graphspec.dims import Dim, DimError
-from graphspec.expression import Binary, Expr, Name
+from graphspec.expression import Binary, Expr, Name, Text, children, names
 from graphspec.graph import Site, Value
 from graphspec.types import UNKNOWN
 
@@ -258,7 +259,31 @@ class Unfolding(Calls):
                     )
             return
         if not arithmetic.truth(self.value(fact, scope), fact.span):
-            fail("GS0305", f"'{block.name}' requires {fact.span.text}, which does not hold here", fact.span)
+            here, notes = self._here(fact, scope)
+            told = f"'{block.name}' requires {fact.span.text}; here {here or 'it does not hold'}"
+            fail("GS0305", told, fact.span, notes=notes)
+
+    def _here(self, fact: Expr, scope: Scope) -> tuple[str, list[str]]:
+        """What the plain values of a condition are, and for a word that is none of those asked for the nearest."""
+        plain: dict[str, Any] = {}
+        for n in names(fact):
+            value = self.value(n, scope)
+            if isinstance(value, (bool, int, float, str)):
+                plain[n.name] = value
+        notes = []
+        for name, value in plain.items():
+            words = _words(fact, name) if isinstance(value, str) else []
+            if words and value not in words:
+                notes.append(f"{name} is one of {', '.join(words)}{did_you_mean(value, words)}")
+        return " and ".join(f"{name} is {show(value)}" for name, value in plain.items()), notes
+
+
+def _words(fact: Expr, name: str) -> list[str]:
+    """The words that a condition compares a name with."""
+    own = isinstance(fact, Binary) and isinstance(fact.left, Name) and fact.left.name == name
+    if own and isinstance(fact, Binary) and isinstance(fact.right, Text):
+        return [str(fact.right.value)]
+    return [w for c in children(fact) for w in _words(c, name)]
 
 
 def _told(diagnostic: Any, here: Related) -> Any:

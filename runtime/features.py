@@ -23,6 +23,7 @@ import graphspec
 from graphspec import ops
 from graphspec.compiler.lower import alone
 from graphspec.compiler.pipeline import Checked
+from graphspec.compiler.running import Running
 from graphspec.diagnostic import Diagnostic, SpecError, fail
 from graphspec.graph import Value
 from graphspec.runtime.checkpoint import write_atomic
@@ -78,7 +79,7 @@ def folder() -> Path:
 
 @torch.no_grad()
 def _made(
-    checked: Checked, running: object, value: Value, pieces: Mapping[str, Piece], forms: Mapping[str, Audio | Numbers]
+    checked: Checked, running: Running, value: Value, pieces: Mapping[str, Piece], forms: Mapping[str, Audio | Numbers]
 ) -> NDArray[np.float32]:
     """Of as much of a recording as keeps the spec's `require`."""
     graph, inputs = checked.graph, {}
@@ -88,7 +89,7 @@ def _made(
         frames = piece.frames // whole * whole
         x = forms[n].tensor(piece.samples[:frames])[None]
         inputs[n] = x
-    (y,) = running.evaluate([value], inputs)  # type: ignore[attr-defined]
+    (y,) = running.evaluate([value], inputs)
     return np.ascontiguousarray(y[0].float().numpy())
 
 

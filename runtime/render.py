@@ -19,7 +19,7 @@ from graphspec.runtime.chance import Noise
 from graphspec.runtime.sample import chosen_knobs
 
 
-def wanted(model: Model, view: Running) -> dict[str, Value]:
+def wanted(view: Running) -> dict[str, Value]:
     """The inputs along time of an entry, by name."""
     return {n: i.value for n, i in view.graph.inputs.items() if i.value.type.timed}
 
@@ -52,7 +52,7 @@ def render(
 
     Raises GS0629 where one is absent, of another shape, or holds what is not finite.
     """
-    absent = [n for n in wanted(model, view) if n not in given]
+    absent = [n for n in wanted(view) if n not in given]
     if absent:
         fixes = [Fix(f"give it: --given {absent[0]}=FILE"), Fix("or a recording it is computed of: --input FILE")]
         fail("GS0629", f"nothing says what '{absent[0]}' is", None, fixes=fixes)

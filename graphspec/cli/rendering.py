@@ -36,7 +36,7 @@ def render_it(options: argparse.Namespace, run: Any, model: Any, entry: str) -> 
     from graphspec.runtime.score import updates
 
     view = model.entries[entry]
-    hears = wanted(model, view)
+    hears = wanted(view)
     knobs = dict(_knob(text, view.graph.inputs) for text in options.overrides)
     if "step" in view.graph.inputs:  # a schedule stands where training left it
         knobs["step"] = float(updates(run))

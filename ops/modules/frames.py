@@ -32,9 +32,8 @@ class Frames(OverWindows, nn.Module):
         if framing not in FRAMINGS:
             raise ValueError(f"framing is {', '.join(FRAMINGS)}, not {framing}")
         self.size, self.hop, self.framing = size, hop, framing
-        self.before = {"same": size // 2, "causal": size - hop, "ahead": 0}[
-            framing
-        ]  # samples of a frame before its hop
+        # Samples of a frame before its hop.
+        self.before = {"same": size // 2, "causal": size - hop, "ahead": 0}[framing]
         self.behind = max(0, size - self.before - hop)  # and after it
 
     def measure(self, x: Tensor) -> Tensor:
