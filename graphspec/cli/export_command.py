@@ -11,7 +11,7 @@ import sys
 from pathlib import Path
 
 from graphspec.cli.load import show
-from graphspec.cli.sample_command import _count, _knob
+from graphspec.cli.playing import count, knob
 from graphspec.diagnostic import did_you_mean, fail
 
 
@@ -21,7 +21,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--target", choices=("pt2", "onnx", "aoti"), required=True)
     parser.add_argument("--out", metavar="FOLDER", required=True, help="a folder that does not exist yet")
     parser.add_argument("--entry", metavar="NAME", help="one of the spec's entries (default: sample, if there is one)")
-    parser.add_argument("--rows", type=_count, default=1, help="of a batch; a file has one batch size (default 1)")
+    parser.add_argument("--rows", type=count, default=1, help="of a batch; a file has one batch size (default 1)")
 
 
 def run(options: argparse.Namespace) -> int:
@@ -39,7 +39,7 @@ def run(options: argparse.Namespace) -> int:
         told = f"the spec has no entry '{name}'{did_you_mean(name, model.entries)}"
         fail("GS0627", told, None, notes=[f"it has: {', '.join(model.entries) or 'none'}"])
     view = model.entries[name] if name else model.outside_training
-    knobs = dict(_knob(text, model.graph.inputs) for text in options.overrides)
+    knobs = dict(knob(text, model.graph.inputs) for text in options.overrides)
     if "step" in view.graph.inputs:
         knobs["step"] = float(updates(run_))
 

@@ -67,7 +67,7 @@ def _curves(run_: Run) -> tuple[dict[str, Any], list[str]]:
 
 def _evaluated(options: argparse.Namespace, names: list[str]) -> tuple[dict[str, Shown], dict[str, Shown], str]:
     """The first validation crop through the run's newest weights."""
-    from graphspec.cli.sample_command import SOUND
+    from graphspec.cli.playing import SOUND
     from graphspec.cli.trained import open_model
     from graphspec.compiler.taps import checked
     from graphspec.runtime import data as datasets

@@ -8,6 +8,7 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from graphspec.cli.playing import SOUND, files_of, form_of, knob, recording, write
 from graphspec.diagnostic import Fix, did_you_mean, fail
 
 if TYPE_CHECKING:
@@ -31,13 +32,12 @@ def rendered_entry(options: argparse.Namespace, model: Any) -> str | None:
 
 def render_it(options: argparse.Namespace, run: Any, model: Any, entry: str) -> int:
     """Write what the entry gives of --given and --input."""
-    from graphspec.cli.sample_command import _files, _form, _knob, _write
     from graphspec.runtime.render import computed, render, wanted
     from graphspec.runtime.score import updates
 
     view = model.entries[entry]
     hears = wanted(view)
-    knobs = dict(_knob(text, view.graph.inputs) for text in options.overrides)
+    knobs = dict(knob(text, view.graph.inputs) for text in options.overrides)
     if "step" in view.graph.inputs:  # a schedule stands where training left it
         knobs["step"] = float(updates(run))
     given: dict[str, Any] = {}
@@ -47,14 +47,14 @@ def render_it(options: argparse.Namespace, run: Any, model: Any, entry: str) -> 
     if options.input and missing:
         given |= computed(model, missing, _heard(options.input, model))
     given = _of_one_time(given, hears)
-    forms = {n: _form(n, v, model) for n, v in view.graph.outputs.items()}
-    files = _files(options, run.samples, forms)
+    forms = {n: form_of(n, v, model) for n, v in view.graph.outputs.items()}
+    files = files_of(options, run.samples, forms)
     began = time.process_time()
     given = {n: x.expand(options.rows, *x.shape[1:]) for n, x in given.items()}
     made = render(model.eval(), view, given, knobs, options.seed)
     spent = time.process_time() - began
     for name, x in made.items():
-        _write(files[name], x.to("cpu"), name, view.graph.outputs[name], forms[name])
+        write(files[name], x.to("cpu"), name, view.graph.outputs[name], forms[name])
     seconds = max(float(x.shape[1] / view.graph.outputs[n].type.rate) for n, x in made.items())
     print(f"{seconds:.2f} s of '{entry}' in {spent:.1f} CPU seconds", file=sys.stderr)
     return 0
@@ -62,7 +62,6 @@ def render_it(options: argparse.Namespace, run: Any, model: Any, entry: str) -> 
 
 def _controls(text: str, hears: dict[str, Value], model: Any) -> dict[str, Any]:
     """NAME=FILE, or an .npz file with an array for each name."""
-    from graphspec.cli.sample_command import _prompt
 
     name, equals, file = text.partition("=")
     if not equals and text.endswith(".npz"):
@@ -72,7 +71,7 @@ def _controls(text: str, hears: dict[str, Value], model: Any) -> dict[str, Any]:
         fail("GS0629", told, None, notes=[f"heard are: {', '.join(hears) or 'none'}; --given NAME=FILE"])
     if file.endswith(".csv"):
         return {name: _table(Path(file), name, hears[name])}
-    return {name: _prompt(Path(file), name, hears[name], model, 86_400)}
+    return {name: recording(Path(file), name, hears[name], model, 86_400)}
 
 
 def _archive(path: Path, hears: dict[str, Value]) -> dict[str, Any]:
@@ -117,13 +116,12 @@ def _fitting(array: Any, file: str, name: str, value: Value) -> Any:
 
 def _heard(file: str, model: Any) -> dict[str, Any]:
     """The recording as the spec's input of sound, as long as its `require` can take."""
-    from graphspec.cli.sample_command import SOUND, _prompt
 
     inputs = {n: i.value for n, i in model.graph.inputs.items() if (i.value.type.rate or 0) >= SOUND}
     if len(inputs) != 1:
         fail("GS0629", f"--input is for a spec with one input of sound; this has {len(inputs)}", None)
     (name, value) = next(iter(inputs.items()))
-    x = _prompt(Path(file), name, value, model, 86_400)
+    x = recording(Path(file), name, value, model, 86_400)
     whole = 1
     for symbol in value.type.length.symbols():
         whole = model.graph.facts.multiple(symbol)

@@ -106,7 +106,7 @@ def _tell(job: Job) -> None:
 
 def _measure(job: Job, out: Path, options: argparse.Namespace) -> None:
     """Ask a finished cell for its size, its times and its sound, once; then it is marked as finished."""
-    from graphspec.cli.sample_command import SOUND
+    from graphspec.cli.playing import SOUND
     from graphspec.cli.trained import open_model
     from graphspec.runtime import data as datasets
     from graphspec.runtime import snapshot
