@@ -52,8 +52,10 @@ def computed(
         keys = [k for k in found[read[0]] if all(k in found[n] for n in read)]
         running = None
         out[name] = {}
+        still: list[str] = []
         for key in keys:
             pieces = {n: found[n][key] for n in read}
+            file = next(iter(pieces.values())).name
             digest = hashlib.sha256(told.encode())
             for n, piece in pieces.items():
                 digest.update(f"\n{forms[n]} {piece.samples.dtype} {piece.samples.shape}\n".encode())
@@ -65,10 +67,15 @@ def computed(
                 made = _made(checked, running, value, pieces, forms)
                 if not np.isfinite(made).all():
                     frame = int(np.argwhere(~np.isfinite(made))[0][0])
-                    told_of = next(iter(pieces.values())).name
-                    fail("GS0681", f"'{name}' of {told_of} is not finite in frame {frame}", value.span)
+                    fail("GS0681", f"'{name}' of {file} is not finite in frame {frame}", value.span)
                 _keep(kept, made, warn)
-            out[name][key] = Piece(next(iter(pieces.values())).name, made)
+            if len(made) > 1 and (made == made[0]).all():
+                still.append(f"{file} ({', '.join(f'{v:.6g}' for v in made[0, :3])})")
+            out[name][key] = Piece(file, made)
+        if still:
+            more = f" and {len(still) - 3} more" if len(still) > 3 else ""
+            told = f"'{name}' never changes in {len(still)} of {len(keys)} recordings: {', '.join(still[:3])}{more}"
+            warn(Diagnostic("GS0682", told, value.span, "warning"))
     return out
 
 

@@ -63,11 +63,13 @@ def open_run(name: str) -> Run:
     if not (folder / "config.json").is_file():
         known = sorted(p.parent.name for p in Path("runs").glob("*/config.json"))
         argument = Source("<command line>", name)
+        here = (Path(name) / "config.json").is_file()  # a name is one under runs/, whatever lies here
         fail(
             "GS0624",
             f"there is no run '{folder}'",
             Span(argument, 0, len(name)),
             notes=[f"under runs/: {', '.join(known) or 'nothing'}"],
+            fixes=[Fix(f"the one in this folder is ./{name}")] if here else [],
         )
     return Run(folder)
 

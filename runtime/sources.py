@@ -65,13 +65,13 @@ def _recordings(audio: Audio, source: Setting, folder: Path, warn: Warn) -> tupl
             borne = f"max_bad={source.arguments['max_bad']:g} is the share that is borne"
             fail("GS0651", f"too many files: {told}", source.span, notes=[borne, *skipped[3:10]])
         warn(Diagnostic("GS0618", told, source.span, "warning"))
-    if changes := _changes(audio, headers, source.arguments["stereo"]):
-        told = f"of {len(headers)} recordings, {' and '.join(changes)}"
+    if changed := changes(audio, headers, source.arguments["stereo"]):
+        told = f"of {len(headers)} recordings, {' and '.join(changed)}"
         warn(Diagnostic("GS0650", told, source.span, "note"))
     return pieces, skipped
 
 
-def _changes(audio: Audio, headers: list[AudioInfo], stereo: str) -> list[str]:
+def changes(audio: Audio, headers: list[AudioInfo], stereo: str) -> list[str]:
     """What was done to how many files so that they fit."""
     wide = sum(h.channels > audio.channels for h in headers)
     narrow = sum(h.channels < audio.channels for h in headers)

@@ -12,9 +12,9 @@ import soundfile as sf
 import torch
 
 from graphspec.__main__ import main
-from graphspec.cli.load import check_document
+from graphspec.cli.load import check_document, check_spec
 from graphspec.compiler.lower import lower
-from graphspec.diagnostic import SpecError
+from graphspec.diagnostic import Diagnostic, SpecError
 from graphspec.reader import read_text
 from graphspec.runtime import data as datasets
 
@@ -158,3 +158,40 @@ def test_another_instrument_plays_what_one_played(
     np.savez(folder / "broken.npz", f0=np.full((50, 1), np.nan), loud=np.full((50, 1), -20.0))
     assert main(["sample", "small", "--given", "broken.npz", "-o", "no.wav"]) == 1
     assert "not finite in frame 0" in capsys.readouterr().err and not (folder / "no.wav").exists()
+
+
+def test_recordings_without_a_tone_are_told_of(folder: Path, tmp_path: Path) -> None:
+    """Breath has no pitch, silence no loudness that changes; the data can be used all the same."""
+    made = tmp_path / "made"
+    made.mkdir()
+    tone(made / "tone.wav", 250.0, 0.5)
+    sf.write(made / "silent.wav", np.zeros(8000), 16000)
+    sf.write(made / "breath.wav", np.random.default_rng(0).uniform(-0.3, 0.3, 8000), 16000)
+    checked = check_spec(str(folder / "small.yaml"), (f"data={made}",))
+    told: list[Diagnostic] = []
+    datasets.load(checked, folder, told.append, datasets.crop_lengths(checked))
+    constant = {d.message for d in told if d.code == "GS0682"}
+    assert constant == {
+        "'f0' never changes in 2 of 3 recordings: breath.wav (0), silent.wav (0)",
+        "'loud' never changes in 1 of 3 recordings: silent.wav (-80)",
+    }
+
+
+def test_controls_of_another_hop_and_a_stereo_file_are_told_of(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(folder)
+    command = [sys.executable, "-m", "graphspec", "train", "small.yaml", "--run", "small", "--threads", "1"]
+    assert subprocess.run(command, cwd=folder, capture_output=True, timeout=120).returncode == 0
+    np.savez(folder / "controls.npz", f0=np.full((50, 1), 200.0), loud=np.full((10, 1), -20.0))
+    capsys.readouterr()
+    assert main(["sample", "small", "--given", "controls.npz", "-o", "short.wav"]) == 0
+    assert "GS0683" in (told := capsys.readouterr().err) and "'f0' lasts 0.2 s and 'loud' 0.04 s" in told
+    assert len(sf.read(folder / "short.wav")[0]) == 640
+    t = np.arange(8000) / 16000
+    sf.write(folder / "wide.wav", np.stack([np.sin(1000 * t), 0 * t], -1), 16000)
+    assert main(["sample", "small", "--input", "wide.wav", "-o", "mixed.wav"]) == 0
+    assert "GS0650" in (told := capsys.readouterr().err) and "'wide.wav' is mixed to one channel" in told
+    (folder / "runs" / "small").rename(folder / "small")
+    assert main(["sample", "small", "--input", "wide.wav", "-o", "no.wav"]) == 1
+    assert "the one in this folder is ./small" in capsys.readouterr().err

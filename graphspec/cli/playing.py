@@ -7,7 +7,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from graphspec.diagnostic import SpecError, did_you_mean, fail
+from graphspec.cli.load import show
+from graphspec.diagnostic import Diagnostic, SpecError, did_you_mean, fail
 from graphspec.span import Source, Span
 
 if TYPE_CHECKING:
@@ -82,18 +83,23 @@ def write(paths: list[Path], rows: Any, name: str, value: Value, form: Audio | N
 
 
 def recording(path: Path, name: str, value: Value, model: Any, seconds: float) -> Any:
+    """`[1, n, ...]` of a file, at most so many seconds; tells what was done so that it fits. Raises GS0618."""
     from graphspec.runtime.arrays import numbers, open_array
-    from graphspec.runtime.audio import BadAudio, read
+    from graphspec.runtime.audio import BadAudio, probe, read
     from graphspec.runtime.data import Audio
+    from graphspec.runtime.sources import changes
 
     form = form_of(name, value, model)
     size = max(1, round(seconds * float(value.type.rate or 1)))
     if not isinstance(form, Audio):
         return form.tensor(numbers(open_array(path, value.type, None)[:size], path.name, value.type, None))[None]
     try:
-        samples = read(path, form.rate, form.channels)
+        header, samples = probe(path), read(path, form.rate, form.channels)
     except BadAudio as bad:
         fail("GS0618", f"the recording cannot be used: {bad}", None)
+    if changed := changes(form, [header], "mix"):
+        told = " and ".join(c.removeprefix("1 ") for c in changed)
+        show([Diagnostic("GS0650", f"'{path.name}' {told}", None, "note")])
     return form.tensor(form.encode(samples[:size]))[None]
 
 

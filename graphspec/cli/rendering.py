@@ -5,11 +5,13 @@ from __future__ import annotations
 import argparse
 import sys
 import time
+from fractions import Fraction
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from graphspec.cli.load import show
 from graphspec.cli.playing import SOUND, files_of, form_of, knob, recording, write
-from graphspec.diagnostic import Fix, did_you_mean, fail
+from graphspec.diagnostic import Diagnostic, Fix, did_you_mean, fail
 
 if TYPE_CHECKING:
     from graphspec.graph import Value
@@ -131,8 +133,16 @@ def _heard(file: str, model: Any) -> dict[str, Any]:
 
 
 def _of_one_time(given: dict[str, Any], hears: dict[str, Value]) -> dict[str, Any]:
-    """As much of each as all of them have."""
+    """As much of each as all of them have; tells of what is left out, if it is more than a frame."""
     if not given:
         return given
-    seconds = min(x.shape[1] / hears[n].type.rate for n, x in given.items())  # type: ignore[operator]
-    return {n: x[:, : int(seconds * hears[n].type.rate)] for n, x in given.items()}  # type: ignore[operator]
+    rates = {n: hears[n].type.rate or Fraction(1) for n in given}
+    lasts = {n: x.shape[1] / rates[n] for n, x in given.items()}
+    short, long = min(lasts, key=lambda n: lasts[n]), max(lasts, key=lambda n: lasts[n])
+    if lasts[long] - lasts[short] > 1 / min(rates.values()):
+        told = f"'{long}' lasts {float(lasts[long]):.4g} s and '{short}' {float(lasts[short]):.4g} s"
+        notes = tuple(
+            f"a frame of '{n}' is {float(1000 / rates[n]):.4g} ms; {given[n].shape[1]} are given" for n in (long, short)
+        )
+        show([Diagnostic("GS0683", f"{told}: what is beyond is left out", None, "warning", notes=notes)])
+    return {n: x[:, : int(lasts[short] * rates[n])] for n, x in given.items()}

@@ -284,11 +284,13 @@ CODES: tuple[Code, ...] = (
     ),
     Code(
         "GS0629",
-        "a prompt after the first tick",
-        "A prompt fills the history before anything is drawn; a sampler that has begun takes none.",
+        "what is given to an entry does not fit it",
+        "An entry hears what its `from:` names and what is drawn: each once, of its shape, of levels that its type "
+        "has, finite, and long enough. A prompt fills the history before anything is drawn; a sampler that has begun "
+        "takes none. An entry that draws nothing computes what it is not given of a recording (`--input`).",
         failing="",
         passing="",
-        fix="Give the prompt first, or start a new sampler.",
+        fix="Give what the message names, in the shape that it names; a prompt before the first tick.",
     ),
     Code(
         "GS0630",
