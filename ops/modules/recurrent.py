@@ -1,4 +1,6 @@
-"""Gated recurrent layers on torch's own kernels: whole sequences in one call (cuDNN on CUDA), single ticks by cells."""
+"""Gated recurrent layers on torch's own kernels: whole sequences in one call (cuDNN on CUDA), single ticks by cells.
+
+A GRU that is trained on the CPU has a gradient of its own (gru_gradient.py)."""
 
 from __future__ import annotations
 
@@ -8,7 +10,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor, nn
 
-from graphspec.ops.modules import initial
+from graphspec.ops.modules import gru_gradient, initial
 from graphspec.ops.modules.contract import Generator, State
 
 
@@ -91,10 +93,19 @@ class GRU(Recurrent):
     gates, states = 3, ("h",)
 
     def _over(self, x: Tensor, state: State) -> tuple[Tensor, State]:
+        if x.device.type == "cpu" and torch.is_grad_enabled() and not torch.compiler.is_compiling():
+            return self._trained(x, state)
         # `train` only makes cuDNN keep what a gradient needs; there is no dropout.
         y, h = torch.gru(x, _layers_first(state["h"]), self._flat(), True, self.layers, 0.0,
                          torch.is_grad_enabled(), False, True)  # fmt: skip
         return y, {"h": _layers_first(h)}
+
+    def _trained(self, x: Tensor, state: State) -> tuple[Tensor, State]:
+        y, h = x, []
+        for i, before in enumerate(state["h"].unbind(1)):
+            y = gru_gradient.Layer.apply(y, before, *self._layer(i))
+            h.append(y[:, -1] if y.shape[1] else before)
+        return y, {"h": torch.stack(h, 1)}
 
     def _tick(self, x: Tensor, state: State) -> tuple[Tensor, State]:
         y, h = x[:, 0], []
