@@ -19,6 +19,37 @@ from graphspec.ops.modules import initial
 from graphspec.ops.modules.contract import Generator, MakesFloats, Stateless
 from graphspec.types import Type
 
+
+class _LeakyReLU(torch.autograd.Function):
+    """What torch's is, but what is kept for the gradient is the result, which the next op keeps anyway.
+
+    A layer of a stack then keeps two tensors in place of three. The slope is more than 0: a result has the sign of x.
+    """
+
+    generate_vmap_rule = True
+
+    @staticmethod
+    def forward(x: Tensor, slope: float) -> Tensor:
+        return F.leaky_relu(x, slope)
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Tensor, float], output: Tensor) -> None:
+        ctx.save_for_backward(output)
+        ctx.slope = inputs[1]
+
+    @staticmethod
+    def backward(ctx: Any, given: Tensor) -> tuple[Tensor, None]:
+        (y,) = ctx.saved_tensors
+        return torch.ops.aten.leaky_relu_backward(given, y, ctx.slope, True), None
+
+
+def _leaky_relu(x: Tensor, negative_slope: float) -> Tensor:
+    if negative_slope <= 0 or not x.requires_grad:
+        return F.leaky_relu(x, negative_slope)
+    found: Tensor = _LeakyReLU.apply(x, negative_slope)
+    return found
+
+
 _UNARY: dict[str, Callable[..., Tensor]] = {
     "neg": torch.neg,
     "exp": torch.exp,
@@ -35,7 +66,7 @@ _UNARY: dict[str, Callable[..., Tensor]] = {
     "relu": F.relu,
     "gelu": F.gelu,  # by erf unless told otherwise
     "silu": F.silu,
-    "leaky_relu": F.leaky_relu,
+    "leaky_relu": _leaky_relu,
     "softplus": F.softplus,
     "elu": F.elu,
     "mish": F.mish,
