@@ -63,6 +63,7 @@ SMALL = {
 SPECS = sorted(p.stem for p in shipped().glob("*.yaml"))
 DATA = [f"sashimi_{data}" for data in ("sc09", "youtubemix", "beethoven", "musdb18_mono", "musdb18_stereo")]
 DATA += [f"{name}_dml" for name in DATA]  # the same graphs with data of their own
+DATA += ["sashimi_ordered"]  # two feeds: in test_ordered
 SMALL |= dict.fromkeys(DATA, SASHIMI)
 DDSP = Small(("width=6", "memory=6", "harmonics=6", "bands=5"), 2048)
 SMALL |= {p.stem: DDSP for p in shipped().glob("ddsp_*.yaml")}
