@@ -2,7 +2,7 @@
 
 Multi-scale spectral distance (the training's: sizes 2048 to 64, magnitudes and logarithms, summed) of the run, of the
 same spec before training, driven by the same controls, and of two baselines that are no sound but magnitudes, which
-makes them stronger: the mean spectrum of the training recordings in every frame, and that spectrum as loud in each frame
+makes them stronger: the mean spectrum of the training recordings in every frame, and that spectrum as loud in a frame
 as the recording is. Then the pitch of what was rendered, found by the spec's own tracker, beside the pitch it was asked
 for: cents over the frames in which both are voiced, and the share of frames in which both say the same of voicing.
 
@@ -73,7 +73,9 @@ def main() -> None:
     measure, step = distance(), updates(run)
     sounds = [track.audio.tensor(p.samples)[None, :, 0].float() for p in data.train]
     means = mean_spectra(measure, sounds)
-    print("recording                         trained  untrained  mean spectrum  as loud   cents median  95%  <25  voicing")
+    print(
+        "recording                         trained  untrained  mean spectrum  as loud   cents median  95%  <25  voicing"
+    )
     for piece in getattr(data, options.part):
         hop = int(model.checked.graph.params["hop"])
         x = track.audio.tensor(piece.samples)[None].float()

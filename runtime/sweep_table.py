@@ -23,6 +23,7 @@ from urllib.parse import quote
 
 from graphspec.runtime import figures
 from graphspec.runtime.curves import Curve, Metrics, judged, read_metrics
+from graphspec.runtime.grid import Cell
 from graphspec.runtime.sweep import Job
 
 SHARES = ("top_share", "top_harmonic_share")  # metrics: how much of a distribution its largest part has
@@ -31,6 +32,8 @@ RANGES = ("amp_range",)  # the largest of a control over its smallest
 CUT = 2.0  # curves of losses are cut at so many times the highest start
 TOO_MUCH = 0.9  # of a share
 STILL = 1.01  # of a range
+NEARLY_STILL = 2.0
+SEED = "train.seed"
 TOO_LITTLE = 0.1  # of what the entropy was at first
 ABSENT = ""
 
@@ -128,7 +131,7 @@ def reading(numbers: Mapping[str, float], metrics: Sequence[str]) -> str:
     """Whether it looks collapsed, plainly; empty if it does not.
 
     A distribution of which one part has more than TOO_MUCH; an entropy below TOO_LITTLE of what it was at first; a
-    control that stands still; a validation loss that never was below its start, or ends above it.
+    control that stands still, or nearly; a validation loss that never was below its start, or ends above it.
     """
     for name in metrics:
         last, first = numbers[f"{name}.last"], numbers[f"{name}.first"]
@@ -138,6 +141,8 @@ def reading(numbers: Mapping[str, float], metrics: Sequence[str]) -> str:
             return f"collapsed: {name} fell from {first:.3g} to {last:.3g}"
         if name in RANGES and last < STILL:
             return f"collapsed: {name} is {last:.4g}, so the control stands still"
+        if name in RANGES and last < NEARLY_STILL:
+            return f"near collapse: {name} is {last:.3g}, so the control barely moves"
     if numbers["updates"] and numbers["best"] >= numbers["first"]:
         return "collapsed: the validation loss never was below its start"
     if numbers["last"] > numbers["first"]:
@@ -195,11 +200,26 @@ def plainly(results: Sequence[Result]) -> list[str]:
         best = min(scored, key=lambda r: r.numbers["best"])
         at, of = int(best.numbers["best_at"]), int(best.numbers["updates"])
         out.append(f"best: {best.job.cell.title}, {best.numbers['best']:.5g} at update {at} of {of}")
+        out += _over_seeds(scored)
     out += [f"{r.job.cell.title}: {r.reading}" for r in results if r.reading]
     if scored and not any(r.reading for r in results):
         out.append("no cell looks collapsed")
     out += [f"{r.job.cell.title}: {r.state}" for r in results if r.job.state != "finished"]
     return out
+
+
+def _over_seeds(scored: Sequence[Result]) -> list[str]:
+    """The settings in order of their mean loss, where each was trained from several seeds: one run may be luck."""
+    groups: dict[str, list[float]] = {}
+    for r in scored:
+        values = {n: v for n, v in r.job.cell.values.items() if n != SEED}
+        title = Cell(values, ()).title or "all"
+        groups.setdefault(title, []).append(r.numbers["best"])
+    if len(groups) == len(scored):
+        return []
+    ranked = sorted(groups.items(), key=lambda g: sum(g[1]) / len(g[1]))
+    each = (f"{title} {sum(found) / len(found):.4g} ({min(found):.4g} to {max(found):.4g})" for title, found in ranked)
+    return [f"means over seeds: {'; '.join(each)}"]
 
 
 def page(title: str, results: Sequence[Result]) -> str:

@@ -221,6 +221,7 @@ def test_the_total_takes_weights_as_they_were() -> None:
         ({"harmonic_entropy.first": 3.0, "harmonic_entropy.last": 0.2}, "collapsed: harmonic_entropy fell"),
         ({"top_share.first": 0.2, "top_share.last": 0.5}, ""),
         ({"amp_range.first": 1.5, "amp_range.last": 1.001}, "collapsed: amp_range is 1.001"),
+        ({"amp_range.first": 1.1, "amp_range.last": 1.65}, "near collapse: amp_range is 1.65"),
         ({"best": 2.0}, "collapsed: the validation loss never"),
         ({"last": 3.0}, "diverged"),
         ({}, ""),
@@ -231,6 +232,19 @@ def test_a_collapse_is_said_plainly(values: dict[str, float], says: str) -> None
     metrics = [n.removesuffix(".first") for n in values if n.endswith(".first")]
     told = sweep_table.reading(numbers, metrics)
     assert told.startswith(says) and bool(told) == bool(says)
+
+
+def test_one_run_may_be_luck() -> None:
+    """Where settings were trained from several seeds their means are told, the best first."""
+    losses = {("gru", "0"): 3.0, ("gru", "1"): 3.5, ("mlp", "0"): 2.5, ("mlp", "1"): 4.5}
+    results = []
+    for (body, seed), best in losses.items():
+        job = Job(Cell({"backbone": body, "train.seed": seed}, ()), Path(), Path(), 9, state="finished")
+        results.append(sweep_table.Result(job, {"best": best, "best_at": 5.0, "updates": 9.0}))
+    told = sweep_table.plainly(results)
+    assert told[0].startswith("best: backbone=mlp seed=0, 2.5")
+    assert told[1] == "means over seeds: backbone=gru 3.25 (3 to 3.5); backbone=mlp 3.5 (2.5 to 4.5)"
+    assert not any("means" in line for line in sweep_table.plainly(results[::2]))
 
 
 # ---- the command ----------------------------------------------------------------------------------------------------

@@ -19,7 +19,7 @@ def hop_of(
 ) -> tuple[Tensor, Tensor]:
     """One hop `[B, hop]` and the fundamental's phase behind it, `[B]` in radians.
 
-    loud: how loud each harmonic is, `[B, K]`, and f0 `[B, 1]` in Hz; `before`: the same of the last hop, zeros at first.
+    loud: how loud each harmonic is, `[B, K]`, and f0 `[B, 1]` in Hz; before: of the last hop, zeros at first.
     """
     way = torch.cat([torch.arange(hop // 2) / (hop // 2), torch.ones(hop - hop // 2)]).to(loud)[:, None]
     loud_t, f0_t = (a[:, None] + (b - a)[:, None] * way for a, b in zip(before, (loud, f0), strict=True))
