@@ -278,7 +278,11 @@ class Calls:
             return pointwise()
         if not operand.type.timed or not result.timed:
             return everything()
-        return window_of(op, slot, params)
+        found = window_of(op, slot, params)
+        if found != everything() or operand.type.rate is None or result.rate is None:
+            return found
+        # A context may be at another rate than what attends to it, a tracker reads samples and gives frames.
+        return replace(found, stride=operand.type.rate / result.rate)
 
     def _before(self, of: Value, params: Mapping[str, Any], span: Span) -> int | float:
         """What a delay reads before the start: as declared, else 0; integers must say (class 0 is hardly silence)."""

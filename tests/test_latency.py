@@ -3,6 +3,7 @@
 import json
 import subprocess
 import sys
+from math import inf
 from pathlib import Path
 
 import pytest
@@ -76,6 +77,17 @@ def test_the_path_the_waits_and_what_would_save() -> None:
 def test_what_reads_all_of_time_has_no_latency() -> None:
     with pytest.raises(SpecError, match="GS0640 y.norm_over_time reads all of wave"):
         planned(HEAD + "  y: wave |> norm_over_time\noutputs: [y]\n", "y")
+
+
+def test_what_reads_all_of_another_rate_joins_what_reads_that_rate() -> None:
+    """A context at frames beside the samples that the frames are made of; a tracker beside frames of its input."""
+    for line in ("conv(2) |> attention(1, context=wave |> fold(4) |> linear(2))", "conv(2) |> linear(2)"):
+        text = HEAD + f"  p: wave |> pitch(64, tracker=swift)\n  f: wave |> downsample(64)\n  a: wave |> {line}\n"
+        text += "  y: cat(p, f)\n  z: a + (y |> upsample(64))\noutputs: [y, z]\n"
+        checked = check_document(read_text("late.yaml", text), Path())
+        reach = checked.time.of["wave"][checked.graph.outputs["y"]]
+        assert reach.step == 64 and reach.last_at(0) == inf
+        assert checked.time.of["wave"][checked.graph.outputs["z"]].step == 1
 
 
 def test_the_command(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
