@@ -14,7 +14,7 @@ from graphspec.compiler.entries import read_entries, read_evaluation, views
 from graphspec.compiler.inputs import read_facts, read_inputs, read_type
 from graphspec.compiler.naming import unknown_calls
 from graphspec.compiler.readings import typed
-from graphspec.compiler.resolve import Spec
+from graphspec.compiler.resolve import Files, Spec
 from graphspec.compiler.stages import POISON, Chain, Instance, Scope
 from graphspec.compiler.terms import read_assertions, read_outputs, read_terms
 from graphspec.compiler.written import VALUE_KEYS, check_keys, check_name, sorted_by_dataflow, value_expression
@@ -26,10 +26,10 @@ from graphspec.expression import Call, Comprehension, Expr, IfElse, Name, Nothin
 from graphspec.graph import Graph, Input, Value
 
 
-def build(spec: Spec, catalogue: Catalogue, findings: Findings) -> Graph:
+def build(spec: Spec, catalogue: Catalogue, files: Files, findings: Findings) -> Graph:
     """The spec's graph. Errors go to `findings`; what depends on a broken value is left out, not reported again."""
     context = Context(spec, catalogue, findings)
-    unknown = unknown_calls(spec, catalogue)
+    unknown = unknown_calls(spec, catalogue, files)
     findings.add(*unknown)
     context.elaborator.told = {d.span for d in unknown}
     read_inputs(context)

@@ -9,10 +9,10 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from graphspec.compiler.arithmetic import FUNCTIONS
-from graphspec.compiler.resolve import Block, Spec
+from graphspec.compiler.resolve import Block, Files, Spec
 from graphspec.compiler.written import value_expression
 from graphspec.declare import INITS, Catalogue
-from graphspec.diagnostic import Diagnostic, SpecError, did_you_mean
+from graphspec.diagnostic import Diagnostic, Fix, SpecError, did_you_mean
 from graphspec.document import Entry, Node, Scalar, Sequence
 from graphspec.document import Mapping as Tree
 from graphspec.expression import Call, Comprehension, Expr, IfElse, Name, Pipe, children
@@ -20,8 +20,11 @@ from graphspec.expression import Call, Comprehension, Expr, IfElse, Name, Pipe, 
 SPECIAL = {"repeat", "stages", "given", "list"}
 
 
-def unknown_calls(spec: Spec, catalogue: Catalogue) -> list[Diagnostic]:
-    """One GS0202 for each place that calls what is no op, block, function, or instance."""
+def unknown_calls(spec: Spec, catalogue: Catalogue, files: Files) -> list[Diagnostic]:
+    """One GS0202 for each place that calls what is no op, block, function, or instance.
+
+    What is a block of a library is said to be one.
+    """
     home = spec.home
     known = {*catalogue.ops, *FUNCTIONS, *INITS, *SPECIAL, *home.block_names(), *home.choices}
     known |= {e.key.text for e in spec.entries("shared")}
@@ -31,8 +34,11 @@ def unknown_calls(spec: Spec, catalogue: Catalogue) -> list[Diagnostic]:
     def check(expr: Expr, local: set[str]) -> None:
         for name, bound in _called(expr):
             if name.name not in known and name.name not in local and name.name not in bound | values:
-                told = f"there is no op, block or function '{name.name}'{did_you_mean(name.name, known)}"
-                found.append(Diagnostic("GS0202", told, name.span))
+                held = files.with_block(name.name)
+                meant = did_you_mean(name.name, known) if not held else ""
+                fixes = tuple(Fix(f"it is a block of {library}: use: [{library}]") for library in held)
+                told = f"there is no op, block or function '{name.name}'{meant}"
+                found.append(Diagnostic("GS0202", told, name.span, fixes=fixes))
 
     for expr in _expressions(spec):
         check(expr, set())

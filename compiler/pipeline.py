@@ -45,7 +45,7 @@ def check(
     spec = resolve(document, files, overrides, findings)  # use, params, overrides, blocks
     if any(d.code not in ("GS0130", "GS0190") for d in findings.errors()):
         findings.stop_on_errors()  # an unknown section hides nothing; a broken param would
-    graph = build(spec, catalogue, findings)  # AST -> typed values
+    graph = build(spec, catalogue, files, findings)  # AST -> typed values
     told = read_settings(spec, graph, settings, findings)  # data: and train:
     findings.revise(once(spec.document.root))
     findings.stop_on_errors()

@@ -39,11 +39,13 @@ KINDS = {"int", "float", "bool", "text", "list", "stage"}
 
 
 class Files(Protocol):
-    """Where other files come from: libraries by their name, and what a spec extends."""
+    """Where other files come from: libraries by their name or that of a block in them, and what a spec extends."""
 
     def __call__(self, name: str, span: Span) -> Document: ...
 
     def base(self, name: str, span: Span, by: Document) -> Document: ...
+
+    def with_block(self, name: str) -> list[str]: ...
 
 
 @dataclass(frozen=True)

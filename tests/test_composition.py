@@ -80,6 +80,14 @@ def ops(made: Checked) -> list[str]:
 # ---- what comes of it ----------------------------------------------------------------------------------------------
 
 
+def test_a_block_of_a_library_that_is_not_used_is_named(tmp_path):
+    with pytest.raises(SpecError) as caught:
+        check_spec(str(written(tmp_path, m=BASE.replace("gru(width)", "one_pole(0.9)"))), ())
+    (d,) = caught.value.diagnostics
+    assert d.code == "GS0202" and "did you mean" not in d.message
+    assert [f.title for f in d.fixes] == ["it is a block of std/filters: use: [std/filters]"]
+
+
 def test_nothing_changed_is_the_base(tmp_path: Path) -> None:
     made = checked(tmp_path, "")
     assert made.spec.name == "m" and made.graph.text() == check_spec(str(tmp_path / "base.yaml")).graph.text()

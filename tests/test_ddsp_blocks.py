@@ -47,6 +47,13 @@ def test_micro_rnn_is_the_golden_one() -> None:
     assert (run(m, GOLDEN["micro_x"]) - GOLDEN["micro_h_nobias"]).abs().max() < 1e-9
 
 
+def test_mix_fades_at_equal_power() -> None:
+    x = GOLDEN["x"]
+    for level, a, b in ((1.0, 1.0, 0.0), (0.5, 0.5**0.5, 0.5**0.5), (0.0, 0.0, 1.0)):
+        y = run(block(f"mix(square(x), 0*sum(x, axis=-1) + {level})"), x)
+        assert (y - (a * x + b * x.square())).abs().max() < 1e-12
+
+
 @pytest.mark.parametrize("coefficient", ["fixed", "learned"])
 def test_one_pole_smooth_begins_with_its_first_value(coefficient: str) -> None:
     x, cutoff = GOLDEN["x"], 6.0

@@ -142,5 +142,11 @@ def test_every_op_and_setting_has_a_page(capsys: pytest.CaptureFixture[str]) -> 
     assert "x |> conv(64, k=5)" in capsys.readouterr().out
     assert main(["explain", "logits"]) == 0
     assert capsys.readouterr().out.startswith("embed.logits: ")
+    assert main(["explain", "one_pole"]) == 0
+    page = capsys.readouterr().out
+    assert page.startswith("one_pole: a block of std/filters\n") and "y: a * y[t-1] + (1 - a) * x\n" in page
+    assert "one_pole_learned" not in page and page.endswith("written    use: [std/filters]\n")
     assert main(["explain", "convv"]) == 1
-    assert "error[GS0225]: there is no op and no code 'convv'; did you mean 'conv'?" in capsys.readouterr().err
+    assert (
+        "error[GS0225]: there is no op, no block and no code 'convv'; did you mean 'conv'?" in capsys.readouterr().err
+    )

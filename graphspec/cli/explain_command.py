@@ -1,4 +1,5 @@
-"""graphspec explain [CODE | OP]: what a diagnostic code means, with a spec that shows it and the fix; what an op does.
+"""graphspec explain [CODE | OP | BLOCK]: what a diagnostic code means, with a spec that shows it and the fix; what an
+op, or a block of a shipped library, does.
 
 An op's page is its declaration (or that of a setting, such as adamw), nothing else.
 """
@@ -8,11 +9,11 @@ from __future__ import annotations
 import argparse
 import tempfile
 from pathlib import Path
-from textwrap import fill, indent
+from textwrap import dedent, fill, indent
 from typing import TYPE_CHECKING
 
 from graphspec import codes
-from graphspec.cli.load import check_document, shipped
+from graphspec.cli.load import check_document, library_blocks, shipped
 from graphspec.codes import Code
 from graphspec.diagnostic import Diagnostic, Findings, SpecError, did_you_mean, fail
 from graphspec.excerpt import escaped
@@ -29,9 +30,10 @@ COLUMNS = 110  # of a line of a spec
 def arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "what",
-        metavar="CODE|OP",
+        metavar="CODE|OP|BLOCK",
         nargs="?",
-        help="a code as it is printed, GS0401, or the name of an op, conv; without one, all codes are listed",
+        help="a code as it is printed, GS0401, the name of an op, conv, or of a library's block, one_pole; without "
+        "one, all codes are listed",
     )
 
 
@@ -40,7 +42,7 @@ def run(options: argparse.Namespace) -> int:
         for code in codes.all():
             print(f"{code.number}  {code.title}")
         return 0
-    pages = _pages(options.what)
+    pages = _pages(options.what) or _blocks(options.what)
     print("\n\n\n".join(pages) if pages else explained(_found(options.what)))
     return 0
 
@@ -66,6 +68,22 @@ def _pages(name: str) -> list[str]:
     found = [(d.name, d) for d in (ops.ops.get(name), own.ops.get(name)) if d is not None]
     found += [(f"{of}.{face}", d) for (of, face), d in ops.faces.items() if name in (face, f"{of}.{face}")]
     return [documented(title, d) for title, d in found]
+
+
+def _blocks(name: str) -> list[str]:
+    """The pages of blocks of this name in the shipped libraries: as they are written, which is all they are."""
+    found = []
+    for library, blocks in library_blocks():
+        if name in blocks:
+            lines = blocks[name].value.span.source.text.split("\n")
+            first = blocks[name].key.span.line - 1
+            deep = len(lines[first]) - len(lines[first].lstrip())
+            rest = lines[first + 1 :]
+            ends = (i for i, line in enumerate(rest) if line.strip() and len(line) - len(line.lstrip()) <= deep)
+            body = lines[first : first + 1 + next(ends, len(rest))]
+            shown = dedent("\n".join(body)).rstrip()
+            found.append(f"{name}: a block of {library}\n\n{indent(shown, '    ')}\n\nwritten    use: [{library}]")
+    return found
 
 
 def _catalogues() -> tuple[Catalogue, Catalogue]:
@@ -130,7 +148,8 @@ def _found(written: str) -> Code:
         if not number.startswith("GS") or not number[2:].isdigit():
             ops, own = _catalogues()
             known = [*ops.ops, *own.ops, *{f"{of}.{face}" for of, face in ops.faces}]
-            told = f"there is no op and no code '{written[:60]}'{did_you_mean(written, known)}"
+            known += [name for _, blocks in library_blocks() for name in blocks]
+            told = f"there is no op, no block and no code '{written[:60]}'{did_you_mean(written, known)}"
             fail("GS0225", told, Span(argument, 0, len(written)), notes=["graphspec explain lists the codes"])
         everything = [c.number for c in codes.all()]
         known = [n for n in everything if n[:4] == number[:4]] or everything  # rather one of its family

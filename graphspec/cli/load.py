@@ -9,7 +9,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from graphspec.diagnostic import Diagnostic, Findings, SpecError, did_you_mean, fail
-from graphspec.document import Document
+from graphspec.document import Document, Entry
+from graphspec.document import Mapping as Tree
 from graphspec.span import Source, Span
 
 if TYPE_CHECKING:
@@ -19,6 +20,18 @@ if TYPE_CHECKING:
 def shipped() -> Path:
     """The folder of shipped specs."""
     return Path(next(iter(import_module("graphspec.specs").__path__)))
+
+
+def library_blocks() -> list[tuple[str, dict[str, Entry]]]:
+    """The shipped libraries by name, each with its blocks."""
+    from graphspec.reader import read_file
+
+    found = []
+    for path in sorted(shipped().glob("*/*.yaml")):
+        blocks = read_file(path).root.get("blocks")
+        entries = blocks.entries if isinstance(blocks, Tree) else ()
+        found.append((f"{path.parent.name}/{path.stem}", {e.key.text: e for e in entries}))
+    return found
 
 
 def spec_path(name: str) -> Path:
@@ -76,6 +89,10 @@ class Files:
             span,
             notes=["a file beside this one, as base.yaml, or the name of a shipped spec"],
         )
+
+    def with_block(self, name: str) -> list[str]:
+        """The shipped libraries that have a block of this name."""
+        return [library for library, blocks in library_blocks() if name in blocks]
 
     def _path(self, name: str, span: Span) -> Path:
         part = Path(name if name.endswith(".yaml") else f"{name}.yaml")
