@@ -6,6 +6,7 @@ loss, torch.optim.Adam. Controls are given to both; 4 s at 16 kHz.
 
     python bench/ddsp_step.py --batch 16 --rounds 3         # CPU seconds of a step, one thread, medians of pairs
     python bench/ddsp_step.py --batch 16 --memory           # peak memory, each side in a process of its own
+    python bench/ddsp_step.py --batch 16 --synth            # heads, synths, room and loss, without the decoder
 """
 
 from __future__ import annotations
@@ -18,12 +19,15 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from pathlib import Path
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from graphspec.cli.load import compile_spec
+from graphspec.cli.load import check_document, compile_spec
+from graphspec.compiler.lower import lower
+from graphspec.reader import read_text
 from graphspec.runtime.forward import training_noise
 from graphspec.runtime.terms import Terms
 
@@ -48,9 +52,14 @@ class Reference(nn.Module):
         self.ir = nn.Parameter(torch.randn(48000) * 1e-6)
 
     def forward(self, f0: Tensor, loud: Tensor, audio: Tensor) -> Tensor:
+        return self.heard(self.decoded(f0, loud), f0, audio)
+
+    def decoded(self, f0: Tensor, loud: Tensor) -> Tensor:
         midi = torch.where(f0 > 0, 12 * torch.log2(f0.clamp(min=1e-7) / 440) + 69, 0.0)
         z = torch.cat([self.pitch(midi / 127), self.loud(loud / 80 + 1)], -1)
-        ctl = self.last(self.out(torch.cat([z, self.gru(z)[0]], -1)))
+        return self.last(self.out(torch.cat([z, self.gru(z)[0]], -1)))
+
+    def heard(self, ctl: Tensor, f0: Tensor, audio: Tensor) -> Tensor:
         amp, shape, noise = ctl.split([1, HARMONICS, BANDS], -1)
         dry = harmonic(f0, exp_sigmoid(amp), exp_sigmoid(shape)) + filtered_noise(exp_sigmoid(noise - 5))
         n = 2 ** math.ceil(math.log2(dry.shape[1] + 48000))
@@ -146,7 +155,52 @@ def reference(rows: int) -> Callable[[], None]:
     return step
 
 
+SYNTH = """\
+graphspec: 1
+model: synth
+extends: ddsp_solo_instrument
+remove: [causal, graph.change, graph.amp_in, graph.midi, graph.level, graph.pitch_in, graph.loud_in, graph.z, graph.r,
+  graph.h, inputs.loud, entries]
+override:
+  graph.ctl: said |> split(amp=1, shape=harmonics, noise=bands)
+  graph.amp: ctl.amp |> control(loudness_head(head), smoothing, smooth_amp, smooth_logits)
+add:
+  inputs.said: f32[N, 1 + harmonics + bands] @ rate/hop
+"""
+
+
+def controls(rows: int) -> dict[str, Tensor]:
+    """A batch, and what a decoder might have said, of which a gradient is asked."""
+    given = batch(rows)
+    frames = given.pop("loud").shape[1]
+    said = torch.randn(rows, frames, 1 + HARMONICS + BANDS, generator=torch.Generator().manual_seed(1))
+    return {**given, "said": said.requires_grad_()}
+
+
+def our_synth(rows: int) -> Callable[[], None]:
+    model = lower(check_document(read_text("synth.yaml", SYNTH), Path()), seed=0).train()
+    terms, given = Terms(model.graph), controls(rows)
+    noise = training_noise(model, given, 0, 0)
+
+    def step() -> None:
+        _, total = terms.means(model(given, noise), {})
+        torch.autograd.grad(total, [given["said"], *model.parameters()])
+
+    return step
+
+
+def reference_synth(rows: int) -> Callable[[], None]:
+    model, given = Reference(), controls(rows)
+
+    def step() -> None:
+        loss = model.heard(given["said"], given["f0"], given["audio"])
+        torch.autograd.grad(loss, [given["said"], model.ir])
+
+    return step
+
+
 SIDES = {"ours": ours, "reference": reference}
+SYNTHS = {"ours": our_synth, "reference": reference_synth}
 
 
 def main() -> None:
@@ -154,11 +208,13 @@ def main() -> None:
     parser.add_argument("--batch", type=int, default=16)
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--memory", action="store_true")
+    parser.add_argument("--synth", action="store_true")
     parser.add_argument("--one", choices=SIDES, help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     torch.set_num_threads(1)
+    sides = SYNTHS if arguments.synth else SIDES
     if arguments.one:
-        step = SIDES[arguments.one](arguments.batch)
+        step = sides[arguments.one](arguments.batch)
         before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
         step()
         step()
@@ -169,10 +225,11 @@ def main() -> None:
         )
         return
     if arguments.memory:
-        for side in SIDES:
-            subprocess.run([sys.executable, __file__, "--batch", str(arguments.batch), "--one", side], check=True)
+        for side in sides:
+            words = ["--batch", str(arguments.batch), "--one", side, *(["--synth"] if arguments.synth else [])]
+            subprocess.run([sys.executable, __file__, *words], check=True)
         return
-    steps = {name: make(arguments.batch) for name, make in SIDES.items()}
+    steps = {name: make(arguments.batch) for name, make in sides.items()}
     seconds: dict[str, list[float]] = {name: [] for name in SIDES}
     for k in range(arguments.rounds + 1):
         for name, step in steps.items():
