@@ -70,6 +70,16 @@ class Stream:
         with torch.no_grad():
             self.state = self.flow.begin(self.rows, self.like, self.prepared)
 
+    def warm(self) -> None:
+        """Hear silence until all values have spoken, and forget it: what is made at first use is there when it counts.
+
+        The first samples of a live stream would wait for it, 1.5 s where torch imports its compiler.
+        """
+        late = max(self.plan(name).ticks for name in self.values)
+        whole = (late // self.block + 2) * self.block
+        self.push({n: self._silence(v, whole) for n, v in self.sources.items()})
+        self.reset()
+
     def plan(self, name: str) -> Plan:
         """The latency of one of the values, in samples of the fastest input."""
         return plan(self.model.graph, self.values[name], [loop.region for loop in self.model.loops], self.rate)
@@ -95,13 +105,14 @@ class Stream:
         came = {n: self.flow.pushed(self.state, v) for n, v in self.sources.items()}
         end = max(came.values())
         whole = -(-end // self.block) * self.block
-        silence = {}
-        for name, v in self.sources.items():
-            n = begun(whole - came[name], self.flow.step_of[v])
-            silence[name] = filled(v.type, self.rows, n, v.before or 0, self.like)
+        silence = {n: self._silence(v, whole - came[n]) for n, v in self.sources.items()}
         before = {n: self.flow.given_out(self.state, v) for n, v in self.values.items()}
         made = self.push(silence, end=True)
         return {
             name: y[:, : max(0, begun(end, self.flow.step_of[self.values[name]]) - before[name])]
             for name, y in made.items()
         }
+
+    def _silence(self, of: Value, ticks: int) -> Tensor:
+        """Of so many ticks of the fastest input."""
+        return filled(of.type, self.rows, begun(ticks, self.flow.step_of[of]), of.before or 0, self.like)

@@ -55,6 +55,19 @@ def test_a_coarse_clock_waits_for_its_step_and_is_flushed() -> None:
     assert (torch.cat([p for p in pieces if p.shape[1]], 1) - whole[:, :70]).abs().max() < 1e-12
 
 
+def test_a_warm_stream_remembers_nothing_of_it() -> None:
+    small = ("width=6", "memory=6", "harmonics=6", "bands=5")
+    model = lower(check_spec("ddsp_realtime", small)).double()
+    sound = 0.3 * torch.sin(torch.arange(3200, dtype=torch.float64) / 9)[None, :, None]
+    found = []
+    for warm in (False, True):
+        stream = Stream(model, ["out"])
+        if warm:
+            stream.warm()
+        found.append(torch.cat([stream.push(sound)["out"], stream.flush()["out"]], 1))
+    assert found[0].shape[1] == 3200 and found[0].abs().max() > 0 and torch.equal(*found)
+
+
 def test_what_cannot_be_streamed_is_said() -> None:
     model = lower(check_spec("filters"))
     with pytest.raises(SpecError, match="GS0638 .*did you mean 'low'"):

@@ -60,6 +60,7 @@ def run(options: argparse.Namespace) -> int:
     if out.type.dtype.kind != "float" or len(out.type.dims) != 2:
         fail("GS0638", f"'{name}' is {out.type}, which is no sound; name another with --value", None)
     late = stream.plan(name)
+    stream.warm()
     made: list[Any] = []
     worst = spent = 0.0
     ticks = Fraction(0)
