@@ -33,7 +33,7 @@ class Cell:
     def key(self, spec: str, loose: Set[str]) -> str:
         """Eight hexadecimal digits of what is trained. loose: settings that may change while it goes on.
 
-        spec: the text of the spec's file.
+        spec: its text, with what it extends.
         """
         kept = sorted(o for o in self.overrides if o.partition("=")[0] not in loose)
         return hashlib.sha256("\n".join([spec, *kept]).encode()).hexdigest()[:8]

@@ -18,6 +18,7 @@ import pytest
 
 from graphspec.__main__ import main
 from graphspec.cli import sweep_command
+from graphspec.cli.load import check_spec
 from graphspec.diagnostic import SpecError
 from graphspec.runtime import sweep, sweep_table
 from graphspec.runtime.grid import Cell, read_grid, split
@@ -212,6 +213,17 @@ def test_the_total_takes_weights_as_they_were() -> None:
     }
     assert sweep_table.total(curves, {"a": 2.0, "b": None}, "loss.") == [(1, 32.0), (2, 84.0)]
     assert sweep_table.total(curves, {"a": 2.0, "c": 1.0}, "loss.") == []
+
+
+def test_a_changed_base_is_another_cell(tmp_path: Path) -> None:
+    child = tmp_path / "child.yaml"
+    child.write_text("graphspec: 1\nmodel: child\nextends: base\n")
+    cell, folders = Cell({"d": "2"}, ("d=2",)), []
+    for rate in ("1e-3", "1e-3", "2e-3"):
+        (tmp_path / "base.yaml").write_text(SPEC.replace("lr: 1e-2", f"lr: {rate}"))
+        checked = check_spec(str(child), cell.overrides)
+        folders.append(sweep_command._job(cell, checked, tmp_path, str(child)).folder)
+    assert folders[0] == folders[1] != folders[2]
 
 
 @pytest.mark.parametrize(

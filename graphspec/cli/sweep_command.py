@@ -86,7 +86,9 @@ def _job(cell: Cell, found: Any, out: Path, spec: str) -> Job:
     from graphspec.graph import Value
     from graphspec.runtime.sweep import Job
 
-    folder = cell.folder(out / "cells", spec_path(spec).read_text(), EXTENDS)
+    # With what it extends written into it: a change of the base is another spec.
+    text = spec_path(spec).read_text() if isinstance(found, SpecError) else found.spec.text
+    folder = cell.folder(out / "cells", text, EXTENDS)
     log = out / "logs" / f"{folder.name}.txt"
     if isinstance(found, SpecError):
         d: Diagnostic = found.diagnostics[0]
