@@ -190,7 +190,8 @@ def fitting(who: str, p: Parameter, value: Any, span: Span) -> Any:
         return None
     if p.kind == "enum":
         if value not in p.choices:
-            fail("GS0222", f"{who}: {p.name} is one of {', '.join(p.choices)}, not {describe(value)}", span)
+            near = did_you_mean(value, p.choices) if isinstance(value, str) else ""
+            fail("GS0222", f"{who}: {p.name} is one of {', '.join(p.choices)}, not {describe(value)}{near}", span)
         return value
     whole = isinstance(value, int) and not isinstance(value, bool)
     fits = {

@@ -15,7 +15,7 @@ from typing import Any, NoReturn
 from graphspec.compiler import axes
 from graphspec.compiler.arithmetic import NO_FACTS, binary, evaluate, is_number, unary
 from graphspec.compiler.windows import exact_fraction
-from graphspec.declare import Catalogue, Declaration, show
+from graphspec.declare import Catalogue, Declaration, values_told
 from graphspec.diagnostic import Fix, Related, fail
 from graphspec.dims import Dim, DimError, Facts
 from graphspec.expression import (
@@ -145,7 +145,7 @@ class Inference:
             whole = next((bound.values[n.name] for n in used if n.name != "parts"), "other")
             told = f"{op.name}: {' + '.join(parts)} are {sum(bound.values['parts'])} channels, but there are {whole}"
             fail("GS0305", told, span, related=related)
-        known = ", ".join(f"{n.name} is {show(bound.values[n.name])}" for n in used)
+        known = values_told((n.name for n in used), bound.values)
         told = f"{op.name} needs {condition.span.text}; {known}"
         fail("GS0305", told, _blamed(op, condition, bound.sites, span), related=related)
 
@@ -485,7 +485,7 @@ class Inference:
             return
         needed = self.facts.needed(size)
         whole = size.as_int() is None and size.is_constant
-        known = ", ".join(f"{n.name} is {show(bound.values[n.name])}" for n in _names(rule) if n.name in bound.values)
+        known = values_told((n.name for n in _names(rule)), bound.values)
         if whole and isinstance(rule, Binary) and isinstance(rule.left, Name) and isinstance(rule.right, Name):
             parts, by = (bound.values[n.name] for n in (rule.left, rule.right))
             given = bound.who.get("#" + rule.left.name)

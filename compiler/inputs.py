@@ -10,6 +10,7 @@ from graphspec.compiler.context import Context
 from graphspec.compiler.stages import POISON, PoisonedError
 from graphspec.compiler.windows import exact_fraction
 from graphspec.compiler.written import check_keys, check_name, requirements
+from graphspec.declare import values_told
 from graphspec.diagnostic import Fix, Related, did_you_mean, fail
 from graphspec.dims import Dim, DimError, Facts
 from graphspec.document import Entry, Node, Scalar
@@ -228,7 +229,7 @@ def _fact(context: Context, expr: Expr, facts: Facts) -> Facts:
     symbolic = any(n.name in context.symbols for n in names(expr))
     if not symbolic:
         if arithmetic.truth(evaluate(expr, scope), expr.span) is False:
-            values = ", ".join(f"{n.name} is {scope.get(n.name)}" for n in names(expr) if n.name in scope)
+            values = values_told((n.name for n in names(expr)), scope)
             fail("GS0305", f"the spec requires {expr.span.text}; {values}", expr.span)
         return facts
     if not (isinstance(expr, Binary) and expr.operator == "=="):

@@ -302,3 +302,8 @@ def show(value: Any) -> str:
     if isinstance(value, (list, tuple)):
         return "[" + ", ".join(show(v) for v in value) + "]"
     return str(value)
+
+
+def values_told(names: Iterable[str], values: Mapping[str, Any]) -> str:
+    """`size is 4, order is [0, 1]`: what is known of names that a condition speaks of, each once."""
+    return ", ".join(f"{n} is {show(values[n])}" for n in dict.fromkeys(names) if n in values)

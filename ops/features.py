@@ -78,7 +78,7 @@ def power(
 
 
 @op(
-    f"x: float[T, 1] @ r -> float[T/hop, 1] @ r/hop where {_TRACKED}",
+    f"x: float[T, 1] @ r -> float[T/hop, 1] @ r/hop where {_TRACKED}, voiced >= 0, voiced <= 1",
     time=_TRACKER,
     precision="f32",
     example="x |> pitch(4, fmin=13, fmax=25, size=18)",

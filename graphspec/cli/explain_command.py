@@ -75,13 +75,9 @@ def _blocks(name: str) -> list[str]:
     found = []
     for library, blocks in library_blocks():
         if name in blocks:
-            lines = blocks[name].value.span.source.text.split("\n")
-            first = blocks[name].key.span.line - 1
-            deep = len(lines[first]) - len(lines[first].lstrip())
-            rest = lines[first + 1 :]
-            ends = (i for i, line in enumerate(rest) if line.strip() and len(line) - len(line.lstrip()) <= deep)
-            body = lines[first : first + 1 + next(ends, len(rest))]
-            shown = dedent("\n".join(body)).rstrip()
+            key, value = blocks[name].key.span, blocks[name].value.span
+            whole = key.source.text[key.start - (key.column - 1) : value.end]  # with the indentation of its first line
+            shown = dedent(whole).rstrip()
             found.append(f"{name}: a block of {library}\n\n{indent(shown, '    ')}\n\nwritten    use: [{library}]")
     return found
 
