@@ -1,5 +1,6 @@
 """Symbolic sizes. A Dim is a polynomial with fractional coefficients over whole-number symbols; Facts is what
 `require` says about the symbols, and decides when a fraction such as `T/16` is certain to be a whole number.
+Long by a little: every fact is read by the arithmetic of the polynomials it is about.
 
 >>> T, N, d = Dim.symbol("T"), Dim.symbol("N"), Dim.symbol("d")
 >>> print(T / 16, 2 * d, T / 4 + 1, Dim.of(5), (d + 1) * (d - 1), sep="; ")
