@@ -113,10 +113,12 @@ class Findings:
 
 
 def nearest(name: str, known: Iterable[str]) -> list[str]:
-    """The one known name that is most like it, if any is."""
+    """The one known name that is most like it, if any is; first of all the same in other letters (`F0`)."""
     from difflib import get_close_matches  # only errors pay for it
 
-    return get_close_matches(name, list(known), n=1, cutoff=0.6)
+    names = list(known)
+    same = [n for n in names if n.casefold() == name.casefold()]
+    return same[:1] or get_close_matches(name, names, n=1, cutoff=0.6)
 
 
 def did_you_mean(name: str, known: Iterable[str]) -> str:
